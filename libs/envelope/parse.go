@@ -19,8 +19,8 @@ var ErrContract = errors.New("envelope: unknown contract")
 // publisher added, are passed over. A header of the wrong type or with an impossible value is an error that names it, since a
 // guess would be taken for evidence.
 func Parse(d *amqp091.Delivery) (*Envelope, error) {
-	if version, ok := integer(d.Headers["contract"]); !ok || version != Contract {
-		return nil, fmt.Errorf("%w: header says %.20v, known is %d", ErrContract, d.Headers["contract"], Contract)
+	if version, _ := integer(d.Headers["contract"]); version != Contract { // 0 when there is none
+		return nil, fmt.Errorf("%w: version %d, known is %d", ErrContract, version, Contract)
 	}
 	f := fields{headers: d.Headers}
 	f.encoded = f.texts("base64")
