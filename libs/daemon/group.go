@@ -1,0 +1,115 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// group runs the parts of a service and stops them in the reverse order of their start.
+type group struct {
+	log zerolog.Logger
+	// ended takes the first part that returns; that is enough to know that all must stop.
+	ended chan *part
+
+	mu       sync.Mutex
+	parts    []*part
+	stopping bool
+}
+
+// part is a goroutine with a name. err may be read once done is closed.
+type part struct {
+	name   string
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error
+}
+
+func newGroup(log zerolog.Logger) *group {
+	return &group{log: log, ended: make(chan *part, 1)}
+}
+
+func (g *group) start(name string, run func(context.Context) error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.stopping {
+		return
+	}
+	g.parts = append(g.parts, g.launch(name, run, g.ended))
+}
+
+// launch runs a part outside of the order, and tells ended, if there is one, when it has returned.
+func (g *group) launch(name string, run func(context.Context) error, ended chan<- *part) *part {
+	ctx, cancel := context.WithCancel(g.log.WithContext(context.Background()))
+	p := &part{name: name, cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		p.err = g.guard(ctx, name, run)
+		select {
+		case ended <- p:
+		default:
+		}
+	}()
+	return p
+}
+
+// guard turns a panic into an error, because a process that goes on without one of its parts looks alive and isn't, and takes
+// the error of a cancelled context for the clean end that it is. It logs any other.
+func (g *group) guard(ctx context.Context, name string, run func(context.Context) error) (err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			err = fmt.Errorf("panic: %v", reason)
+			g.log.Error().Err(err).Str("part", name).Strs("stack", strings.Split(string(debug.Stack()), "\n")).Msg("panic")
+		}
+	}()
+	err = run(ctx)
+	if err == nil || (ctx.Err() != nil && errors.Is(err, context.Canceled)) {
+		return nil
+	}
+	g.log.Error().Err(err).Str("part", name).Msg("failed")
+	return err
+}
+
+// shutdown is how the parts are made to end.
+type shutdown struct {
+	timeout time.Duration
+	signals <-chan os.Signal // another one means: at once
+}
+
+// stop ends first and then all parts, the last started first, and returns the exit code. It waits for each of them, but for
+// all together no longer than the timeout; it logs which part was too slow.
+func (g *group) stop(first *part, how shutdown) int {
+	g.mu.Lock()
+	g.stopping = true
+	order := append([]*part{}, g.parts...)
+	g.mu.Unlock()
+	order = append(order, first) // last in, so first out
+
+	late := time.NewTimer(how.timeout)
+	defer late.Stop()
+	code := ExitOK
+	for i := len(order) - 1; i >= 0; i-- {
+		p := order[i]
+		p.cancel()
+		select {
+		case <-p.done:
+		case <-late.C:
+			g.log.Error().Str("part", p.name).Stringer("timeout", how.timeout).Msg("did not stop in time")
+			return ExitTimeout
+		case sig := <-how.signals:
+			g.log.Error().Str("part", p.name).Stringer("signal", sig).Msg("told twice to stop, ended at once")
+			return ExitFailed
+		}
+		if p.err != nil {
+			code = ExitFailed
+		}
+	}
+	return code
+}

@@ -1,0 +1,152 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/pflag"
+)
+
+// Main is the whole life of a program, from its arguments to its exit code; see the package's documentation for what it does
+// and for the codes. It returns when everything that it started has ended, but for a part that missed SHUTDOWN_TIMEOUT.
+//
+//	func main() { os.Exit(daemon.Main(service, daemon.OSProcess())) }
+func Main[C any](svc Service[C], p Process) int {
+	prog := newProgram(svc, p)
+	line, err := parseLine(p.Args, prog.loader)
+	if errors.Is(err, pflag.ErrHelp) {
+		return prog.help(line)
+	}
+	if err != nil {
+		return prog.refuse(err.Error())
+	}
+	cmd, problem := line.choose(prog.commands())
+	if problem != "" {
+		return prog.refuse(problem)
+	}
+	return cmd.run(line)
+}
+
+// program is one call of Main: a service, its process, and the configuration on its way.
+type program[C any] struct {
+	svc    Service[C]
+	p      Process
+	cfg    C
+	common *Common // of cfg
+	loader *loader // into cfg
+}
+
+func newProgram[C any](svc Service[C], p Process) *program[C] {
+	prog := &program[C]{svc: svc, p: p, cfg: svc.Defaults()}
+	embeds, ok := any(&prog.cfg).(interface{ common() *Common })
+	if !ok {
+		panic(fmt.Sprintf("daemon: %T does not embed daemon.Common", prog.cfg))
+	}
+	prog.common = embeds.common()
+	prog.common.fillDefaults()
+	prog.loader = newLoader(&prog.cfg, svc.Prefixes)
+	return prog
+}
+
+// command is a word of the command line; the one without a name runs the service.
+type command struct {
+	name, about string
+	flag        string // a flag that only this command has
+	takesArgs   bool
+	run         func(commandLine) int
+}
+
+func (prog *program[C]) commands() []command {
+	list := []command{
+		{name: "", run: prog.serve},
+		{name: "config", flag: "markdown", run: prog.config, about: "show the effective configuration and where each value comes from"},
+		{name: "healthcheck", flag: "url", run: prog.healthcheck, about: "ask the running service for its /readyz; 0 is ready, 1 is not"},
+		{name: "version", run: prog.version, about: "show the version"},
+		{name: "help", run: prog.help, about: "show this"},
+	}
+	for _, cmd := range prog.svc.Commands {
+		list = append(list, command{name: cmd.Name, about: cmd.About, takesArgs: true, run: prog.custom(cmd)})
+	}
+	return list
+}
+
+// configured calls run with the configuration loaded, or refuses what is wrong with it.
+func (prog *program[C]) configured(line commandLine, run func() int) int {
+	if problems := prog.loader.load(prog.common, prog.p.Env, line.flags); len(problems) > 0 {
+		return prog.refuse(problems...)
+	}
+	return run()
+}
+
+func (prog *program[C]) config(line commandLine) int {
+	if line.markdown { // the defaults of the documentation are nobody's settings
+		printMarkdown(prog.p.Stdout, prog.loader.sections)
+		return ExitOK
+	}
+	return prog.configured(line, func() int {
+		printConfig(prog.p.Stdout, prog.loader.sections)
+		return ExitOK
+	})
+}
+
+// healthcheck leaves it to the service itself to say what is wrong with the configuration.
+func (prog *program[C]) healthcheck(line commandLine) int {
+	prog.loader.load(prog.common, prog.p.Env, line.flags)
+	url := line.url
+	if url == "" {
+		url = readyURL(prog.common.AdminAddr)
+	}
+	return healthcheck(context.Background(), prog.p, url)
+}
+
+func (prog *program[C]) version(commandLine) int {
+	fmt.Fprintln(prog.p.Stdout, prog.svc.Name, Version())
+	return ExitOK
+}
+
+func (prog *program[C]) help(commandLine) int {
+	printHelp(prog.p.Stdout, prog.svc.Name, prog.svc.About, prog.commands(), prog.loader.sections)
+	return ExitOK
+}
+
+func (prog *program[C]) custom(cmd Command[C]) func(commandLine) int {
+	return func(line commandLine) int {
+		return prog.configured(line, func() int {
+			signals, release := prog.p.signals()
+			defer release()
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			go func() {
+				select {
+				case <-signals:
+					cancel()
+				case <-ctx.Done():
+				}
+			}()
+			return cmd.Run(ctx, prog.p, prog.cfg, line.args)
+		})
+	}
+}
+
+// refuse prints the problems of the configuration or the command line. The log's own settings may be among them, so it is
+// plain text, a sentence a line.
+func (prog *program[C]) refuse(problems ...string) int {
+	for _, problem := range problems {
+		fmt.Fprintf(prog.p.Stderr, "%s: %s\n", prog.svc.Name, problem)
+	}
+	return ExitRefused
+}
+
+// signals returns where SIGINT and SIGTERM arrive, and what ends that.
+func (p Process) signals() (<-chan os.Signal, func()) {
+	if p.Signals != nil {
+		return p.Signals, func() {}
+	}
+	signals := make(chan os.Signal, 2) // the second one means: at once
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	return signals, func() { signal.Stop(signals) }
+}

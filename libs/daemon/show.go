@@ -1,0 +1,180 @@
+package daemon
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/rs/zerolog"
+)
+
+// usageLine shows a setting's flags: "-f, --feed-config".
+func (s *setting) flags() string {
+	switch {
+	case s.flag == "":
+		return ""
+	case s.short == "":
+		return "--" + s.flag
+	default:
+		return "-" + s.short + ", --" + s.flag
+	}
+}
+
+// description adds to desc what the other tags say.
+func (s *setting) description() string {
+	text := s.desc
+	if len(s.oneof) > 0 {
+		text += " One of: " + strings.Join(s.oneof, ", ") + "."
+	}
+	if s.empty != "" && show(s.initial, s.unit) != "" {
+		text += " Empty: " + s.empty + "."
+	}
+	if s.isSecret() && s.variable != "" {
+		text += " " + s.variable + "_FILE names a file that holds it."
+	}
+	return strings.TrimSpace(text)
+}
+
+// title is the heading of a section.
+func (sec *section) title() string {
+	if sec.name == "" {
+		return "Service"
+	}
+	return sec.desc
+}
+
+func printHelp(out io.Writer, name, about string, commands []command, sections []*section) {
+	fmt.Fprintf(out, "%s: %s\n\nUsage: %s [flags] [command]\n\nWithout a command it runs until SIGTERM or SIGINT. Commands:\n\n", name, about, name)
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, cmd := range commands[1:] {
+		fmt.Fprintf(table, "  %s\t%s\n", cmd.usage(), cmd.about)
+	}
+	fmt.Fprintf(table, "\nSettings, as flag, variable, default and meaning. Flag > variable > feed file (amqp.port for AMQP_PORT) > default.\n")
+	for _, sec := range sections {
+		fmt.Fprintf(table, "\n%s:\n", sec.title())
+		for _, s := range sec.settings {
+			fmt.Fprintf(table, "  %s\t%s\t%s\t%s\n", s.flags(), s.variable, s.defaultText(), s.description())
+		}
+	}
+	_ = table.Flush()
+	fmt.Fprintf(out, "\n%s\n", exitCodes)
+}
+
+const exitCodes = `Exit codes: 0 a clean stop, 1 failed while running, 2 configuration or command line refused, 3 not stopped within SHUTDOWN_TIMEOUT.`
+
+func (c command) usage() string {
+	switch {
+	case c.flag == "url":
+		return c.name + " [--url URL]"
+	case c.flag != "":
+		return c.name + " [--" + c.flag + "]"
+	case c.takesArgs:
+		return c.name + " [ARGUMENT…]"
+	default:
+		return c.name
+	}
+}
+
+// printMarkdown prints the tables of docs/config.md.
+func printMarkdown(out io.Writer, sections []*section) {
+	for i, sec := range sections {
+		if i > 0 {
+			fmt.Fprintln(out)
+		}
+		fmt.Fprintf(out, "### %s\n\n| variable | YAML key | flag | default | meaning |\n|---|---|---|---|---|\n", sec.title())
+		for _, s := range sec.settings {
+			fmt.Fprintf(out, "| %s | %s | %s | %s | %s |\n", code(s.variable), code(s.keyPath()), code(s.flags()), s.markdownDefault(), cell(s.description()))
+		}
+	}
+}
+
+func (s *setting) markdownDefault() string {
+	if text := show(s.initial, s.unit); text != "" {
+		return code(text)
+	}
+	return cell(s.defaultText())
+}
+
+func code(text string) string {
+	if text == "" {
+		return ""
+	}
+	return "`" + cell(text) + "`"
+}
+
+func cell(text string) string { return strings.ReplaceAll(text, "|", `\|`) }
+
+// keyPath is path, or "" for a setting that has no place in the YAML file.
+func (s *setting) keyPath() string {
+	if s.key == "" {
+		return ""
+	}
+	return s.path()
+}
+
+// printConfig prints the effective configuration as a feed file, each value with where it comes from. What a feed file cannot
+// say is a comment.
+func printConfig(out io.Writer, sections []*section) {
+	for _, sec := range sections {
+		indent := ""
+		if sec.name != "" {
+			fmt.Fprintf(out, "\n%s:\n", strings.ToLower(sec.name))
+			indent = "  "
+		}
+		for _, s := range sec.settings {
+			fmt.Fprintf(out, "%s%s\n", indent, s.yamlLine())
+		}
+	}
+}
+
+func (s *setting) yamlLine() string {
+	from := "default"
+	if s.from.layer != byDefault {
+		from = s.from.name
+	}
+	switch path := s.secretFile(); {
+	case s.silenced != nil:
+		return fmt.Sprintf("# %s: see %s", s.key, s.silenced.writtenAs())
+	case s.key == "":
+		return fmt.Sprintf("# %s: %s # %s", s.title(), s.yamlValue(), from)
+	case path != "":
+		return fmt.Sprintf("%s_file: %s # %s", s.key, strconv.Quote(path), from)
+	case s.empty == "" && s.String() == "":
+		return fmt.Sprintf("# %s: not set", s.key)
+	default:
+		return fmt.Sprintf("%s: %s # %s", s.key, s.yamlValue(), from)
+	}
+}
+
+// yamlValue quotes text, so that no other reader of YAML takes it for something else.
+func (s *setting) yamlValue() string {
+	switch {
+	case s.isList():
+		items := showList(s.field, s.unit)
+		for i := range items {
+			items[i] = strconv.Quote(items[i])
+		}
+		return "[" + strings.Join(items, ", ") + "]"
+	case s.isPlain():
+		return s.String()
+	default:
+		return strconv.Quote(s.String())
+	}
+}
+
+// shownSettings are the effective settings for the log.
+func shownSettings(sections []*section) *zerolog.Event {
+	settings := zerolog.Dict()
+	for _, sec := range sections {
+		for _, s := range sec.settings {
+			if path := s.secretFile(); path != "" {
+				settings.Str(s.title()+"_FILE", path)
+			} else {
+				settings.Str(s.title(), s.String())
+			}
+		}
+	}
+	return settings
+}
