@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Makes sure that what `make demo` (deps.sh demo) or the tests (deps.sh test) need is there: on Debian or Ubuntu as root it
+# installs and starts what is missing; elsewhere it says in one sentence what to install.
+set -euo pipefail
+
+go_version=1.26.8
+want=${1:-test}
+
+say() { printf 'deps: %s\n' "$*" >&2; }
+refuse() { say "$*"; exit 1; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+can_install() { [ "$(id -u)" = 0 ] && has apt-get; }
+
+updated=
+# install WHAT PACKAGE…: installs Debian packages, or says what is missing.
+install() {
+	local what=$1
+	shift
+	can_install || refuse "$what is missing: install it (Debian and Ubuntu: apt-get install $*), or run \`make deps\` as root."
+	say "installing $*"
+	export DEBIAN_FRONTEND=noninteractive
+	if [ -z "$updated" ]; then apt-get update -qq && updated=1; fi
+	apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+compose() { docker compose version >/dev/null 2>&1 || has docker-compose; }
+
+# The client may be there while nobody listens: a fresh install, or a container without an init system.
+start_engine() {
+	docker info >/dev/null 2>&1 && return
+	can_install && has dockerd || refuse "The Docker engine does not answer: start it, and see that \`docker info\` works for this user."
+	say "starting the Docker engine"
+	if [ -d /run/systemd/system ]; then
+		systemctl start docker
+	else
+		service docker start >/dev/null 2>&1 || setsid dockerd >/var/log/dockerd.log 2>&1 &
+	fi
+	for _ in $(seq 60); do
+		docker info >/dev/null 2>&1 && return
+		sleep 1
+	done
+	refuse "The Docker engine did not start within 60 s: look at /var/log/dockerd.log or \`journalctl -u docker\`."
+}
+
+has docker || install "Docker Engine" docker.io
+start_engine
+compose || install "Compose" docker-compose
+has docker || refuse "Docker's client is missing: install docker-cli."
+
+case $want in
+demo) exit 0 ;;
+standin)
+	has mmdebstrap || install "mmdebstrap (builds base images from Debian packages)" mmdebstrap
+	exit 0
+	;;
+esac
+
+has gcc || install "A C compiler (for the race detector)" gcc libc6-dev
+/usr/bin/python3 -c 'import pika' 2>/dev/null || install "Python with pika (the Python consumer of docs/contract.md)" python3 python3-pika
+has git || install "git" git
+
+# go_ok GO: is it a Go of our release or later?
+go_ok() {
+	local version
+	version=$(GOTOOLCHAIN=local "$1" env GOVERSION 2>/dev/null) || return 1
+	[ "$(printf '%s\n' go1.26 "${version%%[ -]*}" | sort -V | head -1)" = go1.26 ]
+}
+go_ok go && exit 0
+go_ok /usr/local/go/bin/go && exit 0
+# Debian's Go is too old to build us, and new enough to fetch the wanted one as a module, checked against the sum database.
+can_install || refuse "Go 1.26 is missing: install it from your system's packages or from the Go project's downloads."
+has go || install "Go" golang-go
+[ ! -e /usr/local/go ] || refuse "/usr/local/go holds a Go that is older than 1.26: replace it with Go $go_version."
+say "installing Go $go_version in /usr/local/go"
+cache=$(mktemp -d)
+trap 'chmod -R u+w "$cache"; rm -rf "$cache"' EXIT
+module=golang.org/toolchain@v0.0.1-go$go_version.linux-$(dpkg --print-architecture)
+GOMODCACHE=$cache GOFLAGS='' go mod download "$module"
+cp -r "$cache/$module" /usr/local/go
+chmod -R u+w /usr/local/go
+find /usr/local/go/bin /usr/local/go/pkg/tool -type f -exec chmod +x {} +
