@@ -1,0 +1,89 @@
+package lmtp
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Config says where to listen, what to take and what one peer may use. libs/daemon explains the tags; start from Defaults.
+type Config struct {
+	Listen string `env:"LISTEN" desc:"Where to listen: HOST:PORT, :PORT for all interfaces, or unix:/path of a socket."`
+	Port   int    `env:"-" flag:"port" short:"p" desc:"Port to listen on, in place of the one in LMTP_LISTEN."`
+
+	Domains []string `env:"DOMAINS" empty:"any domain" desc:"Domains that mail is taken for; recipients elsewhere are refused, those without a domain are not."`
+
+	MaxMessageBytes int64 `env:"MAX_MESSAGE_BYTES" unit:"bytes" empty:"as AMQP_MAX_MESSAGE_BYTES" desc:"Largest mail that is taken; it cannot be more than AMQP_MAX_MESSAGE_BYTES."`
+	MaxConnections  int   `env:"MAX_CONNECTIONS" desc:"How many connections may be open; further ones are told to try again later. Each may hold one mail in memory."`
+	MaxRecipients   int   `env:"MAX_RECIPIENTS" desc:"How many recipients a transaction may have; the MTA sends further ones in its next."`
+
+	IdleTimeout        time.Duration `env:"IDLE_TIMEOUT" desc:"How long a peer may be silent, between commands and within a mail."`
+	TransactionTimeout time.Duration `env:"TRANSACTION_TIMEOUT" desc:"How long a peer may take from MAIL to the end of the mail."`
+}
+
+// Defaults returns what holds when nothing is set.
+func Defaults() Config {
+	return Config{
+		Listen:             "127.0.0.1:24",
+		MaxConnections:     200,
+		MaxRecipients:      1000,
+		IdleTimeout:        5 * time.Minute,
+		TransactionTimeout: 30 * time.Minute,
+	}
+}
+
+// Validate reports every setting that is out of range, and puts Port into Listen.
+func (c *Config) Validate(bad func(name, problem string)) {
+	c.validateListen(bad)
+	for _, domain := range c.Domains {
+		if domain == "" || strings.ContainsAny(domain, "@ <>") {
+			bad("DOMAINS", fmt.Sprintf("must be domains like example.org, not %q", domain))
+		}
+	}
+	if c.MaxMessageBytes < 0 {
+		bad("MAX_MESSAGE_BYTES", fmt.Sprintf("must be at least 1, not %d", c.MaxMessageBytes))
+	}
+	if c.MaxConnections < 1 {
+		bad("MAX_CONNECTIONS", fmt.Sprintf("must be at least 1, not %d", c.MaxConnections))
+	}
+	if c.MaxRecipients < 1 {
+		bad("MAX_RECIPIENTS", fmt.Sprintf("must be at least 1, not %d", c.MaxRecipients))
+	}
+	if c.IdleTimeout <= 0 {
+		bad("IDLE_TIMEOUT", fmt.Sprintf("must be more than 0s, not %s", c.IdleTimeout))
+	}
+	if c.TransactionTimeout < c.IdleTimeout {
+		bad("TRANSACTION_TIMEOUT", fmt.Sprintf("must not be less than LMTP_IDLE_TIMEOUT (%s), not %s", c.IdleTimeout, c.TransactionTimeout))
+	}
+}
+
+func (c *Config) validateListen(bad func(name, problem string)) {
+	if path, ok := strings.CutPrefix(c.Listen, unixPrefix); ok {
+		switch {
+		case !filepath.IsAbs(path):
+			bad("LISTEN", fmt.Sprintf("must be unix: and an absolute path, not %q", c.Listen))
+		case c.Port != 0:
+			bad("port", "contradicts LMTP_LISTEN, which is a unix socket: choose one")
+		}
+		return
+	}
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil || !isPort(port) {
+		bad("LISTEN", fmt.Sprintf("must be HOST:PORT, :PORT or unix:/path, not %q", c.Listen))
+		return
+	}
+	switch {
+	case c.Port < 0 || c.Port > 65535:
+		bad("port", fmt.Sprintf("must be between 1 and 65535, not %d", c.Port))
+	case c.Port != 0:
+		c.Listen = net.JoinHostPort(host, strconv.Itoa(c.Port))
+	}
+}
+
+func isPort(text string) bool {
+	_, err := strconv.ParseUint(text, 10, 16)
+	return err == nil
+}

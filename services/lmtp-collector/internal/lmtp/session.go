@@ -1,0 +1,236 @@
+package lmtp
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"time"
+
+	"github.com/emersion/go-smtp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/rabbitmq/amqp091-go"
+	"github.com/rs/zerolog"
+
+	"spamtraps.internal/libs/envelope"
+)
+
+// publishTimeout bounds the wait for room in the publisher's window and for the confirm together. Postfix waits 600 s for the
+// reply to a mail; ours must come first, or the mail is sent again though it was published.
+const publishTimeout = 5 * time.Minute
+
+// trustedSize is how much memory a SIZE= is believed for, before the bytes are there.
+const trustedSize = 1 << 20
+
+type metrics struct {
+	received, receivedBytes, confirmed prometheus.Counter
+	deferred, rejected                 *prometheus.CounterVec
+}
+
+// Why a mail or a recipient was deferred or rejected: the values of the label reason.
+const (
+	reasonNotReady   = "not_ready"       // MAIL, while the publisher could not have taken it
+	reasonPublish    = "publish"         // the mail was received, and the publisher failed
+	reasonBroken     = "broken_transfer" // the connection ended within the mail
+	reasonRecipients = "recipients"      // one recipient; the MTA sends it in its next transaction
+	reasonSize       = "size"            // the mail is too large
+	reasonDomain     = "domain"          // one recipient, outside LMTP_DOMAINS
+)
+
+func newMetrics(reg prometheus.Registerer) metrics {
+	auto := promauto.With(reg)
+	m := metrics{
+		received: auto.NewCounter(prometheus.CounterOpts{
+			Name: "spamtraps_lmtp_received_total", Help: "Mails that were received whole.",
+		}),
+		receivedBytes: auto.NewCounter(prometheus.CounterOpts{
+			Name: "spamtraps_lmtp_received_bytes_total", Help: "Bytes of the mails that were received whole.",
+		}),
+		confirmed: auto.NewCounter(prometheus.CounterOpts{
+			Name: "spamtraps_lmtp_confirmed_total", Help: "Mails that the broker has confirmed, and that were answered 250.",
+		}),
+		deferred: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "spamtraps_lmtp_deferred_total", Help: "Mails that the MTA was told to send again, by reason; recipients, for the reason recipients.",
+		}, []string{"reason"}),
+		rejected: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "spamtraps_lmtp_rejected_total", Help: "Mails that were refused for good, by reason; recipients, for the reason domain.",
+		}, []string{"reason"}),
+	}
+	for _, reason := range []string{reasonNotReady, reasonPublish, reasonBroken, reasonRecipients} {
+		m.deferred.WithLabelValues(reason)
+	}
+	for _, reason := range []string{reasonSize, reasonDomain} {
+		m.rejected.WithLabelValues(reason)
+	}
+	return m
+}
+
+// session is one LMTP session, a transaction at a time. go-smtp calls its methods one after the other, because nobody calls
+// the server's Close.
+type session struct {
+	server  *Server
+	conn    *smtp.Conn
+	peer    string // "" on a unix socket
+	log     zerolog.Logger
+	publish func(amqp091.Publishing) error
+
+	begun bool // there was a MAIL
+	from  string
+	size  int64 // as the client announced it, 0 when it did not
+	rcpts envelope.Recipients
+}
+
+func (s *Server) newSession(publishing context.Context, conn *smtp.Conn) *session {
+	peer, remote := "", "unix"
+	if addr := conn.Conn().RemoteAddr(); addr.Network() != "unix" {
+		peer = envelope.CanonicalAddr(addr.String())
+		remote = peer
+	}
+	return &session{
+		server: s,
+		conn:   conn,
+		peer:   peer,
+		log:    s.log.With().Str("remote", remote).Logger(),
+		publish: func(m amqp091.Publishing) error {
+			ctx, cancel := context.WithTimeout(publishing, publishTimeout)
+			defer cancel()
+			return s.publisher.Publish(ctx, m)
+		},
+	}
+}
+
+// Mail begins a transaction, unless the mail could not go anywhere now.
+func (s *session) Mail(from string, opts *smtp.MailOptions) error {
+	if s.begun { // go-smtp would go on with the recipients of the one before
+		return errOutOfOrder
+	}
+	if opts.Size > s.server.cfg.MaxMessageBytes {
+		return s.tooLarge(from, opts.Size)
+	}
+	if err := s.server.publisher.Ready(); err != nil {
+		s.server.metrics.deferred.WithLabelValues(reasonNotReady).Inc()
+		s.log.Debug().Err(err).Str("reason", reasonNotReady).Str("mail_from", clip(from)).Msg("deferred") // the publisher says it once, and louder
+		return errTryLater
+	}
+	s.begun, s.from, s.size = true, from, opts.Size
+	return nil
+}
+
+// Rcpt adds a recipient.
+func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
+	if !s.server.domains.take(to) {
+		s.server.metrics.rejected.WithLabelValues(reasonDomain).Inc()
+		s.log.Info().Str("reason", reasonDomain).Str("rcpt_to", clip(to)).Msg("rejected")
+		return errNotHere
+	}
+	if !s.rcpts.Add(to) {
+		s.server.metrics.deferred.WithLabelValues(reasonRecipients).Inc()
+		return errTooMany
+	}
+	return nil
+}
+
+// LMTPData takes the mail. What it returns is the reply to every recipient, since one message carries them all. It reads r to
+// its end, or to its error, before it returns: on its return wire expects commands.
+func (s *session) LMTPData(r io.Reader, _ smtp.StatusCollector) error {
+	body, reply := s.receive(r)
+	if reply != nil {
+		return reply
+	}
+	mail := s.envelope(body)
+	log := s.log.With().Str("message_id", mail.MessageID).Str("mail_id", mail.MailID).Logger()
+	s.server.metrics.received.Inc()
+	s.server.metrics.receivedBytes.Add(float64(len(body)))
+	log.Debug().Msg("received")
+
+	message, err := mail.Publishing(body)
+	if err == nil {
+		err = s.publish(message)
+	}
+	if err != nil {
+		s.server.metrics.deferred.WithLabelValues(reasonPublish).Inc()
+		log.Error().Err(err).Str("reason", reasonPublish).Int("size", len(body)).Msg("deferred")
+		return errTryLater
+	}
+	s.server.metrics.confirmed.Inc()
+	log.Info().Int("size", len(body)).Int("recipients", len(mail.LMTP.RcptTo)).Str("mail_from", clip(s.from)).
+		TimeDiff("took", time.Now(), mail.ReceivedAt).Msg("confirmed")
+	return nil
+}
+
+// receive returns the whole mail, or the reply when there is none.
+func (s *session) receive(r io.Reader) ([]byte, error) {
+	limit := s.server.cfg.MaxMessageBytes
+	var body bytes.Buffer
+	body.Grow(int(min(s.size, trustedSize)) + bytes.MinRead)
+	size, err := body.ReadFrom(io.LimitReader(r, limit+1))
+	if err == nil && size > limit {
+		body = bytes.Buffer{} // the rest may take its time, without this memory
+		var rest int64
+		rest, err = io.Copy(io.Discard, r)
+		if err == nil {
+			return nil, s.tooLarge(s.from, size+rest)
+		}
+	}
+	if err != nil {
+		s.server.metrics.deferred.WithLabelValues(reasonBroken).Inc()
+		s.log.Info().Err(err).Str("reason", reasonBroken).Str("mail_from", clip(s.from)).Int64("read", size).Msg("deferred")
+		return nil, errBroken
+	}
+	return body.Bytes(), nil
+}
+
+func (s *session) tooLarge(from string, size int64) error {
+	s.server.metrics.rejected.WithLabelValues(reasonSize).Inc()
+	s.log.Info().Str("reason", reasonSize).Str("mail_from", clip(from)).Int64("size", size).
+		Int64("limit", s.server.cfg.MaxMessageBytes).Msg("rejected")
+	return errTooLarge
+}
+
+// envelope tells everything that is known about the mail. No queue id is known, so the MTA's Received line, which is part of
+// the content, is what tells equal mails apart.
+func (s *session) envelope(body []byte) *envelope.Envelope {
+	sum := sha256.Sum256(body)
+	digest := hex.EncodeToString(sum[:])
+	rcpts := s.rcpts.List()
+	return &envelope.Envelope{
+		MessageID:  envelope.LMTPMessageID("", digest, s.from, rcpts),
+		App:        s.server.identity.App,
+		Sensor:     s.server.identity.Sensor,
+		Collector:  s.server.identity.Collector,
+		SHA256:     digest,
+		Size:       int64(len(body)),
+		ReceivedAt: time.Now(),
+		MailID:     envelope.MailID("", digest),
+		LMTP: &envelope.LMTP{
+			MailFrom: s.from,
+			RcptTo:   rcpts,
+			LHLO:     s.conn.Hostname(),
+			Peer:     s.peer,
+		},
+	}
+}
+
+// Data is what go-smtp calls in place of LMTPData when it speaks SMTP, which it does not here.
+func (s *session) Data(r io.Reader) error { return s.LMTPData(r, nil) }
+
+// Reset ends the transaction.
+func (s *session) Reset() {
+	s.begun, s.from, s.size = false, "", 0
+	s.rcpts.Reset()
+}
+
+// Logout has nothing to free.
+func (s *session) Logout() error { return nil }
+
+// clipAt is how much of a text from outside goes into a log line, in bytes.
+const clipAt = 200
+
+func clip(text string) string {
+	if len(text) <= clipAt {
+		return text
+	}
+	return text[:clipAt] + "…"
+}
