@@ -83,7 +83,7 @@ check: build $(GOLANGCI) ## check format, lint, vet, modules, generated pages, c
 bench: ## measure the chain against its limit, in one run, as ratios (half an hour)
 	@tools/deps.sh test
 	@tools/images.sh
-	@trap '$(RIG_DOWN)' EXIT; go run ./e2e/bench
+	@trap '$(RIG_DOWN)' EXIT; go test -run "^$$" -bench . -benchtime 1x -timeout 1h ./e2e/bench
 
 .PHONY: tidy
 tidy: ## make go.mod and go.sum of all modules agree

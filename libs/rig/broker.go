@@ -202,6 +202,14 @@ func (b *Broker) URLAt(hostPort string) string {
 	return u.String() + "/" + url.PathEscape(b.VHost)
 }
 
+// Address is the broker's own host:port inside its network, which this machine reaches as well when it runs the engine: the
+// way for measurements, since a published port goes through a process of docker's.
+func (b *Broker) Address() string {
+	b.t.Helper()
+	ip := Docker(b.t, "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", b.Name)
+	return net.JoinHostPort(ip, strconv.Itoa(portAMQP))
+}
+
 // WaitReady returns when the broker answers an AMQP greeting, which it does once its definitions are loaded.
 func (b *Broker) WaitReady() {
 	b.t.Helper()
