@@ -4,6 +4,7 @@
 package envelope
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -118,9 +119,9 @@ func (e *Envelope) check(body []byte) error {
 	case e.Size != int64(len(body)):
 		return fmt.Errorf("envelope: size says %d bytes, the body has %d", e.Size, len(body))
 	case e.LMTP != nil && e.IMAP != nil:
-		return fmt.Errorf("envelope: a mail came by LMTP or by IMAP, not by both")
+		return errors.New("envelope: a mail came by LMTP or by IMAP, not by both")
 	case e.LMTP != nil && len(e.LMTP.RcptTo) == 0:
-		return fmt.Errorf("envelope: no recipient")
+		return errors.New("envelope: no recipient")
 	}
 	return nil
 }

@@ -317,6 +317,13 @@ func TestWorstIMAPFits(t *testing.T) {
 	if got := len(m.Headers["flags"].([]any)); got != envelope.MaxFlags {
 		t.Errorf("%d flags, want %d", got, envelope.MaxFlags)
 	}
+	for _, name := range []string{"base64", "truncated"} {
+		recorded := m.Headers[name].([]any)
+		others := slices.DeleteFunc(slices.Clone(recorded), func(name any) bool { return name == "flags" })
+		if len(others) != len(recorded)-1 {
+			t.Errorf("%s does not name flags once: %v", name, recorded)
+		}
+	}
 }
 
 // requireFits is the promise of Recipients: what Add took can be published, whole and in order, beside the worst of all else.
