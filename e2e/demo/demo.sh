@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# The demo: the whole chain from compose.yaml, as a Compose project of its own beside any other; `demo.sh down` removes it
+# with all its data. It ends with exit code 0 only if every mail that was accepted has arrived.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+export COMPOSE_PROJECT_NAME=spamtraps-demo
+export SPAMTRAPS_VERSION=${SPAMTRAPS_VERSION:-dev}
+# Ports of the host that nobody else has, for the pages to look at.
+export SMTP_PUBLISH=127.0.0.1:0 MANAGEMENT_PUBLISH=127.0.0.1:0 LMTP_ADMIN_PUBLISH=127.0.0.1:0
+mails=${DEMO_MAILS:-1000}
+
+compose() { tools/compose.sh -f compose.yaml -f e2e/demo/compose.yaml "$@"; }
+driver() { compose --profile demo run --rm -T demo "$@"; }
+container() { compose ps -q "$1"; }
+say() { printf '\n== %s\n' "$*"; }
+
+if [ "${1:-}" = down ]; then
+	compose --profile demo down --volumes --remove-orphans --timeout 5
+	exit
+fi
+
+say "images"
+tools/images.sh
+say "starting RabbitMQ, lmtp-collector and Postfix"
+compose up -d --no-build >/dev/null 2>&1 || compose up -d --no-build
+for service in rabbitmq lmtp-collector postfix; do
+	for _ in $(seq 180); do
+		state=$(docker inspect -f '{{.State.Health.Status}}' "$(container $service)")
+		[ "$state" = healthy ] && break
+		sleep 0.5
+	done
+	[ "$state" = healthy ] || { echo "demo: $service is $state after 90 s: docker logs $(container $service)" >&2; exit 1; }
+done
+
+say "a few mails, by SMTP to Postfix"
+driver show
+
+say "a burst of $mails mails; in mid-burst lmtp-collector is killed and RabbitMQ restarted"
+burst=burst-$$
+progress=$(mktemp)
+trap 'rm -f "$progress"' EXIT
+driver send -id "$burst" -n "$mails" >"$progress" &
+sender=$!
+# accepted N waits until the sender has said that N mails were accepted.
+accepted() {
+	until grep -qx "accepted $1" "$progress"; do
+		kill -0 $sender 2>/dev/null || { wait $sender; return; }
+		sleep 0.05
+	done
+	echo "$1 accepted"
+}
+accepted $((mails * 3 / 10 / 100 * 100))
+docker kill -s KILL "$(container lmtp-collector)" >/dev/null
+echo "SIGKILL to lmtp-collector"
+accepted $((mails * 5 / 10 / 100 * 100))
+docker start "$(container lmtp-collector)" >/dev/null
+echo "lmtp-collector starts again"
+accepted $((mails * 6 / 10 / 100 * 100))
+echo "RabbitMQ restarts"
+docker restart -t 20 "$(container rabbitmq)" >/dev/null
+wait $sender
+tail -1 "$progress"
+
+say "what arrived"
+driver count -id "$burst" -n "$mails"
+
+port() { docker port "$(container "$1")" "$2" | head -1; }
+cat <<TXT
+
+Look around:
+  RabbitMQ          http://$(port rabbitmq 15672), user admin, password: docker exec $(container rabbitmq) cat /secrets/admin/password
+  lmtp-collector    http://$(port lmtp-collector 9602)/readyz and /metrics
+  SMTP              $(port postfix 25)
+Remove it all: make demo-down
+TXT
