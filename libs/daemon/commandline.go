@@ -65,7 +65,7 @@ func lineError(err error) error {
 	case errors.Is(err, pflag.ErrHelp):
 		return err
 	default:
-		return fmt.Errorf("%w; -h shows what there is", err)
+		return fmt.Errorf("%w (-h shows what there is)", err)
 	}
 }
 
@@ -80,11 +80,11 @@ func (line commandLine) choose(commands []command) (command, string) {
 		}
 	}
 	if chosen == nil {
-		return command{}, quote(line.command) + " is no command" + suggestion(line.command, known) + "; -h shows what there is"
+		return command{}, quote(line.command) + " is no command" + suggestion(line.command, known) + " (-h shows what there is)"
 	}
 	for _, flag := range line.own {
 		if flag != chosen.flag {
-			return command{}, fmt.Sprintf("--%s is for another command; -h shows which", flag)
+			return command{}, fmt.Sprintf("--%s is for another command (-h shows which)", flag)
 		}
 	}
 	if len(line.args) > 0 && !chosen.takesArgs {

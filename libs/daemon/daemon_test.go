@@ -6,10 +6,9 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"os"
+	"net/netip"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -27,6 +26,12 @@ type trapConfig struct {
 	MaildirKeep string    `env:"MAILDIR_KEEP" desc:"Which mails the maildir keeps." oneof:"all undelivered"`
 	Broker      brokerSet `section:"AMQP" desc:"RabbitMQ"`
 	Listen      listenSet `section:"LMTP" desc:"Where mail comes in"`
+}
+
+func (c *trapConfig) Validate(bad func(name, problem string)) {
+	if c.Broker.VHost == c.Broker.Ident {
+		bad("AMQP_VHOST", "must not be AMQP_IDENT")
+	}
 }
 
 type brokerSet struct {
@@ -49,6 +54,7 @@ func (b *brokerSet) Validate(bad func(name, problem string)) {
 	if b.Port < 1 || b.Port > 65535 {
 		bad("PORT", "must be between 1 and 65535")
 	}
+	b.RoutingKey = strings.Replace(b.RoutingKey, "upper", "UPPER", 1)
 }
 
 type listenSet struct {
@@ -56,6 +62,15 @@ type listenSet struct {
 	Port    uint16   `env:"-" flag:"port" short:"p" empty:"that of LMTP_LISTEN" desc:"Port to listen on."`
 	Domains []string `env:"DOMAINS" empty:"any" desc:"Domains to take mail for."`
 	Ratio   float64  `env:"RATIO" desc:"A ratio."`
+	Codes   []int    `env:"CODES" empty:"none" desc:"Numbers."`
+
+	Peer netip.Addr `env:"PEER" empty:"anyone" desc:"Who may come."`
+}
+
+func (l *listenSet) Validate(bad func(name, problem string)) {
+	if l.Port == 1 {
+		bad("port", "must not be 1")
+	}
 }
 
 func defaults() trapConfig {
@@ -99,50 +114,6 @@ func (c *console) String() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.text.String()
-}
-
-func TestServiceLives(t *testing.T) {
-	signals := make(chan os.Signal, 2)
-	started := make(chan string)
-	var order []string
-	part := func(name string) func(context.Context) error {
-		return func(ctx context.Context) error {
-			<-ctx.Done()
-			order = append(order, name) // the parts stop one after the other
-			return ctx.Err()
-		}
-	}
-	svc := service(func(_ context.Context, d *daemon.Daemon, _ trapConfig) error {
-		d.Go("publisher", part("publisher"))
-		d.Go("intake", part("intake"))
-		d.Watch("amqp", func() daemon.Health { return daemon.Health{OK: true, Text: "connected"} })
-		go func() { started <- d.AdminAddr() }()
-		return nil
-	})
-	var stderr console
-	code := make(chan int)
-	go func() { code <- daemon.Main(svc, daemon.Process{Stdout: io.Discard, Stderr: &stderr, Signals: signals}) }()
-	addr := <-started
-	for {
-		if status, body := get(t, "http://"+addr+"/readyz"); status == http.StatusOK {
-			if want := "OK running\nOK amqp: connected\n"; body != want {
-				t.Errorf("readyz says %q, want %q", body, want)
-			}
-			break
-		}
-	}
-	signals <- syscall.SIGTERM
-	if got := <-code; got != daemon.ExitOK {
-		t.Errorf("exit code %d, log:\n%s", got, &stderr)
-	}
-	if got := strings.Join(order, " "); got != "intake publisher" {
-		t.Errorf("stopped in the order %q", got)
-	}
-	for _, event := range []string{`"message":"starting"`, `"message":"stopped"`, `"service":"trap"`} {
-		if !strings.Contains(stderr.String(), event) {
-			t.Errorf("log lacks %s:\n%s", event, &stderr)
-		}
-	}
 }
 
 func get(t *testing.T, url string) (int, string) {

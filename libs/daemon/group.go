@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -88,28 +89,43 @@ type shutdown struct {
 func (g *group) stop(first *part, how shutdown) int {
 	g.mu.Lock()
 	g.stopping = true
-	order := append([]*part{}, g.parts...)
+	order := append(slices.Clone(g.parts), first) // last in, so first out
 	g.mu.Unlock()
-	order = append(order, first) // last in, so first out
-
+	defer func() {
+		for _, p := range order { // when the wait was cut short, the others still hear of it
+			p.cancel()
+		}
+	}()
 	late := time.NewTimer(how.timeout)
 	defer late.Stop()
 	code := ExitOK
-	for i := len(order) - 1; i >= 0; i-- {
-		p := order[i]
+	for _, p := range slices.Backward(order) {
 		p.cancel()
-		select {
-		case <-p.done:
-		case <-late.C:
-			g.log.Error().Str("part", p.name).Stringer("timeout", how.timeout).Msg("did not stop in time")
-			return ExitTimeout
-		case sig := <-how.signals:
-			g.log.Error().Str("part", p.name).Stringer("signal", sig).Msg("told twice to stop, ended at once")
-			return ExitFailed
+		if cut := g.await(p, late.C, how); cut != ExitOK {
+			return cut
 		}
 		if p.err != nil {
 			code = ExitFailed
 		}
 	}
 	return code
+}
+
+// await waits for one part, and returns another code than ExitOK when it must not wait any longer.
+func (g *group) await(p *part, late <-chan time.Time, how shutdown) int {
+	select {
+	case <-p.done: // asked alone first: a part that has stopped is not what a signal or the timeout finds
+		return ExitOK
+	default:
+	}
+	select {
+	case <-p.done:
+		return ExitOK
+	case <-late:
+		g.log.Error().Str("part", p.name).Stringer("timeout", how.timeout).Msg("did not stop in time")
+		return ExitTimeout
+	case sig := <-how.signals:
+		g.log.Error().Str("part", p.name).Stringer("signal", sig).Msg("told twice to stop, ended at once")
+		return ExitFailed
+	}
 }

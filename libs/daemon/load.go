@@ -55,13 +55,19 @@ func (l *loader) load(common *Common, env []string, flags []flagText) []string {
 	for s := range l.all {
 		l.checkSecretFile(s)
 	}
-	common.validate(l.reporter(l.sections[0]))
-	for _, sec := range l.sections {
+	l.validate(common)
+	return l.problems
+}
+
+// validate asks the sections first, so that the whole struct sees what they have settled.
+func (l *loader) validate(common *Common) {
+	whole := l.sections[0]
+	common.validate(l.reporter(whole))
+	for _, sec := range append(slices.Clone(l.sections[1:]), whole) {
 		if sec.validate != nil {
 			sec.validate(l.reporter(sec))
 		}
 	}
-	return l.problems
 }
 
 func (l *loader) all(yield func(*setting) bool) {

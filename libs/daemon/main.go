@@ -124,6 +124,7 @@ func (prog *program[C]) custom(cmd Command[C]) func(commandLine) int {
 				select {
 				case <-signals:
 					cancel()
+					release() // so that the next one ends the process
 				case <-ctx.Done():
 				}
 			}()
@@ -133,10 +134,10 @@ func (prog *program[C]) custom(cmd Command[C]) func(commandLine) int {
 }
 
 // refuse prints the problems of the configuration or the command line. The log's own settings may be among them, so it is
-// plain text, a sentence a line.
+// plain text, a sentence a line, whatever the refused values hold.
 func (prog *program[C]) refuse(problems ...string) int {
 	for _, problem := range problems {
-		fmt.Fprintf(prog.p.Stderr, "%s: %s\n", prog.svc.Name, problem)
+		fmt.Fprintf(prog.p.Stderr, "%s: %s\n", prog.svc.Name, escapeUnsafe([]byte(problem)))
 	}
 	return ExitRefused
 }

@@ -212,11 +212,15 @@ func (s *setting) writtenAs() string {
 
 // defaultText is the default for -h and the documentation, where an empty one shows as what it means.
 func (s *setting) defaultText() string {
-	text := show(s.initial, s.unit)
-	if text == "" && s.empty != "" {
+	if s.empty != "" && isEmpty(s.initial) {
 		return "(" + s.empty + ")"
 	}
-	return text
+	return show(s.initial, s.unit)
+}
+
+// isEmpty tells whether a field is as an empty text would make it.
+func isEmpty(field reflect.Value) bool {
+	return field.IsZero() || (field.Kind() == reflect.Slice && field.Len() == 0)
 }
 
 func joinName(prefix, separator, name string) string {

@@ -10,7 +10,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// usageLine shows a setting's flags: "-f, --feed-config".
+// flags shows a setting's flags: "-f, --feed-config".
 func (s *setting) flags() string {
 	switch {
 	case s.flag == "":
@@ -28,7 +28,7 @@ func (s *setting) description() string {
 	if len(s.oneof) > 0 {
 		text += " One of: " + strings.Join(s.oneof, ", ") + "."
 	}
-	if s.empty != "" && show(s.initial, s.unit) != "" {
+	if s.empty != "" && !isEmpty(s.initial) {
 		text += " Empty: " + s.empty + "."
 	}
 	if s.isSecret() && s.variable != "" {
@@ -91,10 +91,10 @@ func printMarkdown(out io.Writer, sections []*section) {
 }
 
 func (s *setting) markdownDefault() string {
-	if text := show(s.initial, s.unit); text != "" {
-		return code(text)
+	if s.empty != "" && isEmpty(s.initial) {
+		return cell(s.defaultText())
 	}
-	return cell(s.defaultText())
+	return code(s.defaultText())
 }
 
 func code(text string) string {
@@ -138,10 +138,12 @@ func (s *setting) yamlLine() string {
 	case s.silenced != nil:
 		return fmt.Sprintf("# %s: see %s", s.key, s.silenced.writtenAs())
 	case s.key == "":
-		return fmt.Sprintf("# %s: %s # %s", s.title(), s.yamlValue(), from)
+		return fmt.Sprintf("# %s=%s # %s", s.title(), s.String(), from)
 	case path != "":
 		return fmt.Sprintf("%s_file: %s # %s", s.key, strconv.Quote(path), from)
-	case s.empty == "" && s.String() == "":
+	case s.empty != "" && isEmpty(s.field):
+		return fmt.Sprintf("%s: \"\" # %s: %s", s.key, from, s.empty)
+	case s.String() == "":
 		return fmt.Sprintf("# %s: not set", s.key)
 	default:
 		return fmt.Sprintf("%s: %s # %s", s.key, s.yamlValue(), from)
@@ -164,14 +166,16 @@ func (s *setting) yamlValue() string {
 	}
 }
 
-// shownSettings are the effective settings for the log.
+// shownSettings are the effective settings for the log, without those that another one silences.
 func shownSettings(sections []*section) *zerolog.Event {
 	settings := zerolog.Dict()
 	for _, sec := range sections {
 		for _, s := range sec.settings {
-			if path := s.secretFile(); path != "" {
+			switch path := s.secretFile(); {
+			case s.silenced != nil:
+			case path != "":
 				settings.Str(s.title()+"_FILE", path)
-			} else {
+			default:
 				settings.Str(s.title(), s.String())
 			}
 		}
