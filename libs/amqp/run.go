@@ -1,0 +1,224 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/rabbitmq/amqp091-go"
+)
+
+// Run connects, and connects again for as long as ctx lives; there is no fault that makes it give up. When ctx has ended,
+// Publish takes nothing more, what is in flight has a few seconds to be confirmed, and Run returns nil when the connection is
+// closed; also with a broker that does not answer.
+func (p *Publisher) Run(ctx context.Context) error {
+	defer p.door.close(trouble{what: "not running", reason: ReasonNotRunning})
+	if !p.cfg.CheckCert {
+		p.log.Warn().Msg("amqp: the broker's certificate is not verified (AMQP_CHECK_CERT)")
+	}
+	p.door.close(trouble{what: "connecting", reason: ReasonDown})
+	retry := pauses{jitter: p.jitter}
+	for ctx.Err() == nil {
+		s, err := p.connect(ctx)
+		if ctx.Err() != nil {
+			if s != nil {
+				s.close()
+			}
+			return nil
+		}
+		if err != nil {
+			p.away(err)
+			retry.wait(ctx, isSlow(err))
+		} else if lasted := p.serve(ctx, s); lasted < stableAfter {
+			retry.wait(ctx, false)
+		} else {
+			retry.tries = 0
+		}
+	}
+	return nil
+}
+
+func isSlow(err error) bool {
+	var f *fault
+	return errors.As(err, &f) && f.slow
+}
+
+// away notes that no broker could be used.
+func (p *Publisher) away(err error) {
+	what, why := "cannot connect", err.Error()
+	var f *fault
+	if errors.As(err, &f) {
+		what, why = f.what, f.why
+	}
+	p.door.close(trouble{what: what, why: why, reason: ReasonDown})
+	p.connection.warn(&p.log, what, why)
+}
+
+// connect tries each broker once, beginning behind the one that was lost, and returns a session on the first that works.
+func (p *Publisher) connect(ctx context.Context) (*session, error) {
+	brokers, err := p.cfg.brokers()
+	if err != nil {
+		return nil, newFault("cannot connect", err)
+	}
+	var faults []*fault
+	for i := range brokers {
+		at := (p.next + i) % len(brokers)
+		s, err := p.session(ctx, brokers[at])
+		if err == nil {
+			p.next = at + 1
+			return s, nil
+		}
+		var f *fault
+		if !errors.As(err, &f) {
+			f = newFault("cannot use "+brokers[at].address(), err)
+		}
+		faults = append(faults, f)
+	}
+	return nil, merge(faults)
+}
+
+// merge makes one fault of those that the brokers of a list had. It is slow only if all are.
+func merge(faults []*fault) *fault {
+	if len(faults) == 1 {
+		return faults[0]
+	}
+	all := &fault{what: "cannot use any broker", slow: true}
+	var words []string
+	for _, f := range faults {
+		words = append(words, f.Error())
+		all.slow = all.slow && f.slow
+		all.cause = f
+	}
+	all.why = strings.Join(words, "; ")
+	return all
+}
+
+// session connects to one broker and makes everything ready for the first publish.
+func (p *Publisher) session(ctx context.Context, b broker) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, setupLimit)
+	defer cancel()
+	conn, wire, err := dial(ctx, &p.cfg, b)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{
+		cfg: &p.cfg, broker: b, conn: conn, wire: wire,
+		flights: make(chan *flight),
+		blocks:  make(chan amqp091.Blocking, 8),
+		doubted: make(chan struct{}, 1),
+		over:    p.sessionOver,
+		ended:   make(chan struct{}),
+	}
+	stop := context.AfterFunc(ctx, func() { wire.cut(fmt.Errorf("setting up took more than %s", setupLimit)) })
+	defer stop()
+	if err := p.prepare(s); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (p *Publisher) prepare(s *session) error {
+	if err := p.bind(s); err != nil {
+		return err
+	}
+	if err := s.start(); err != nil {
+		return newFault("cannot publish at "+s.broker.address(), err)
+	}
+	return nil
+}
+
+// bind sees to the topology, and says once if the broker does not let us bind.
+func (p *Publisher) bind(s *session) error {
+	forbidden, err := s.topology()
+	if forbidden != nil && !p.forbidden.Swap(true) {
+		why, _ := describe(forbidden)
+		p.log.Info().Str("queue", s.cfg.Queue).Str("exchange", s.cfg.Exchange).Str("routing_key", s.cfg.RoutingKey).Str("cause", why).
+			Msg("amqp: we have no right to bind the queue, so the broker's own definitions are trusted to do it")
+	}
+	return err
+}
+
+// serve lets messages through to a session until it ends, and tells how long it lasted.
+func (p *Publisher) serve(ctx context.Context, s *session) time.Duration {
+	defer s.close()
+	p.welcome(s)
+	began := time.Now()
+	go p.watchBacklog(s)
+	var stuck <-chan time.Time
+	for {
+		select {
+		case b, ok := <-s.blocks:
+			if !ok {
+				s.blocks = nil // the connection is closing: ended follows
+				continue
+			}
+			stuck = p.block(s, b)
+		case <-stuck:
+			stuck = nil
+			if s.busy.Load() > 0 {
+				s.fail(errors.New("the broker stopped reading within a message, because of an alarm"))
+			}
+		case <-s.ended:
+			p.lost(s)
+			return time.Since(began)
+		case <-ctx.Done():
+			p.drain(s)
+			return time.Since(began)
+		}
+	}
+}
+
+// welcome opens the door to a new session.
+func (p *Publisher) welcome(s *session) {
+	p.metrics.connections.Inc()
+	if !p.tooLarge.Load() {
+		p.limit.Store(p.cfg.MaxMessageBytes) // the broker may have been given another limit while it was away
+	}
+	_, since := p.door.state()
+	p.door.open(s)
+	event := p.log.Info().Str("broker", s.broker.address()).Str("vhost", s.broker.vhost)
+	if p.connection.clear() {
+		event = event.Dur("after", time.Since(since))
+	}
+	event.Msg("amqp: connected")
+}
+
+// lost reports the end of a session that nobody wanted. It shuts the door once more, which may have been opened since.
+func (p *Publisher) lost(s *session) {
+	why, _ := describe(s.cause)
+	p.door.close(trouble{what: "lost the connection to " + s.broker.address(), why: why, reason: ReasonDown})
+	p.connection.warn(&p.log, "lost the connection to "+s.broker.address(), why)
+}
+
+// block shuts and opens the door as the broker raises and clears alarms. It returns a clock that tells when a message that is
+// still being written has no more hope.
+func (p *Publisher) block(s *session, b amqp091.Blocking) <-chan time.Time {
+	s.wire.link.patient.Store(b.Active)
+	if b.Active {
+		p.door.close(trouble{what: "the broker has an alarm", why: b.Reason, reason: ReasonAlarm})
+		p.alarm.warn(&p.log, "the broker has an alarm and takes nothing", b.Reason)
+		return time.After(alarmGrace)
+	}
+	_, since := p.door.state()
+	p.door.open(s)
+	p.alarm.over(&p.log, "the broker's alarm is over", time.Since(since))
+	return nil
+}
+
+// drain takes nothing more and waits a little for the confirms of what is in flight.
+func (p *Publisher) drain(s *session) {
+	if p.door.alarmed() {
+		return // there will be none
+	}
+	idle := p.door.closing(trouble{what: "stopping", reason: ReasonNotRunning})
+	grace := time.NewTimer(p.stopGrace)
+	defer grace.Stop()
+	select {
+	case <-idle:
+	case <-grace.C:
+	case <-s.ended:
+	}
+}
