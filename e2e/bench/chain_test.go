@@ -105,7 +105,7 @@ func (s *stage) postfix() {
 		port := map[string]string{"sink": "10025", "collector": "10024"}[behind]
 		front[behind] = rig.Run(s.b, rig.Image(s.b, "postfix"), rig.Options{
 			Network: s.network, Alias: "postfix-" + behind,
-			Env: []string{"POSTFIX_LMTP_HOST=" + address, "POSTFIX_LMTP_PORT=" + port},
+			Env: []string{"POSTFIX_LMTP=inet:" + address + ":" + port},
 		})
 	}
 	for behind, c := range front {
