@@ -249,4 +249,3 @@ func await(t *testing.T, what string, ok func() bool) {
 		}
 	}
 }
-

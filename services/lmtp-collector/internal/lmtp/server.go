@@ -77,7 +77,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener, grace time.Du
 		defer close(closed)
 		failure = server.Serve(door)
 	}()
-	s.log.Info().Stringer("address", listener.Addr()).Msg("listening")
+	s.log.Info().Stringer("addr", listener.Addr()).Msg("listening for mail")
 	select {
 	case <-closed:
 	case <-ctx.Done():

@@ -443,4 +443,3 @@ func FuzzBody(f *testing.F) {
 		}
 	})
 }
-

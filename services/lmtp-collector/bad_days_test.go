@@ -1,0 +1,143 @@
+package main
+
+import (
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"spamtraps.internal/libs/daemon"
+	"spamtraps.internal/libs/rig"
+)
+
+// campaign returns how often something random is tried: a few times, or often when CAMPAIGN=full.
+func campaign(few, often int) int {
+	if os.Getenv("CAMPAIGN") == "full" {
+		return often
+	}
+	return few
+}
+
+func TestTerminatedWithMailInFlight(t *testing.T) {
+	broker := rig.SharedBroker(t)
+	socket := socketPath(t)
+	env := settings(broker, socket)
+	first := launch(t, env)
+	load := startMTA(t, socket, 8)
+	load.await(t, 50, time.Minute)
+
+	sending, err := hello(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sending.Close() }()
+	idle, err := hello(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = idle.Close() }()
+	for _, step := range [][2]string{{"MAIL FROM:<" + sender(1_000_000) + ">", "250 "}, {"RCPT TO:<b@y.example>", "250 "}, {"DATA", "354 "}} {
+		if reply, err := sending.Ask(step[0]); err != nil || !strings.HasPrefix(reply, step[1]) {
+			t.Fatalf("%s: %q, %v", step[0], reply, err)
+		}
+	}
+	body := string(content(1_000_000))
+	_ = sending.Send(body[:100])
+
+	first.terminate(t)
+	if reply, err := idle.Reply(); err != nil || !strings.HasPrefix(reply, "421 ") {
+		t.Errorf("an idle session: %q, %v", reply, err)
+	}
+	_ = sending.Send(body[100:] + ".\r\n")
+	if reply, err := sending.Reply(); err != nil || !strings.HasPrefix(reply, "250 ") {
+		t.Errorf("a mail that was being sent: %q, %v", reply, err)
+	}
+	if code := first.exit(); code != daemon.ExitOK {
+		t.Errorf("exit code %d\n%s", code, first.log)
+	}
+	load.mu.Lock()
+	load.accepted[1_000_000], load.tries[1_000_000] = true, 1
+	load.mu.Unlock()
+
+	launch(t, env)
+	load.await(t, 50, time.Minute)
+	load.finish(t, broker)
+}
+
+func TestKilledAtRandom(t *testing.T) {
+	broker := rig.SharedBroker(t)
+	socket := socketPath(t)
+	env := settings(broker, socket)
+	collector := launch(t, env)
+	load := startMTA(t, socket, 16)
+	for range campaign(5, 50) {
+		load.await(t, rand.IntN(40), time.Minute)
+		<-time.After(rand.N(5 * time.Millisecond)) // at any moment of a mail's way, not only right after a reply
+		collector.kill(t)
+		collector = launch(t, env) // over the socket that the killed one left behind
+	}
+	load.await(t, 50, time.Minute)
+	load.finish(t, broker)
+}
+
+func TestBrokerHasBadDays(t *testing.T) {
+	broker := rig.OwnBroker(t)
+	socket := socketPath(t)
+	env := append(settings(broker, socket), "AMQP_HEARTBEAT=2s", "AMQP_CONFIRM_TIMEOUT=5s")
+	collector := launch(t, env)
+	load := startMTA(t, socket, 16)
+	days := []struct {
+		name        string
+		often       int // how many times in a short run, and in a campaign
+		away, again func()
+	}{
+		{"killed", campaign(1, 5), broker.Kill, broker.Start},
+		{"stopped", campaign(0, 2), broker.Stop, broker.Start},
+		{"paused", campaign(1, 3), broker.Pause, broker.Unpause},
+		{"out of memory", campaign(1, 2), func() { broker.MemoryAlarm(true) }, func() { broker.MemoryAlarm(false) }},
+		{"out of disk", campaign(0, 2), func() { broker.DiskAlarm(true) }, func() { broker.DiskAlarm(false) }},
+		{"its application stopped", campaign(0, 2), broker.StopApp, broker.StartApp},
+	}
+	for _, day := range days {
+		for range day.often {
+			load.await(t, 100, time.Minute)
+			day.away()
+			rig.Eventually(t, 20*time.Second, day.name+": MAIL is deferred", func() bool { return deferred(t, socket) })
+			began := time.Now()
+			if !deferred(t, socket) || time.Since(began) > time.Second {
+				t.Errorf("%s: MAIL is not deferred at once, but after %s", day.name, time.Since(began))
+			}
+			day.again()
+			took := load.await(t, 1, time.Minute)
+			t.Logf("%s: 250 again %s after the broker's return", day.name, took.Round(time.Millisecond))
+			if took > 5*time.Second {
+				t.Errorf("%s: 250 came %s after the broker's return", day.name, took)
+			}
+		}
+	}
+	load.await(t, 100, time.Minute)
+	load.finish(t, broker)
+	collector.terminate(t)
+	if code := collector.exit(); code != daemon.ExitOK {
+		t.Errorf("exit code %d", code)
+	}
+	if t.Failed() {
+		t.Logf("the log:\n%.20000s", collector.log)
+	}
+}
+
+// deferred tells whether MAIL is answered 451.
+func deferred(t *testing.T, socket string) bool {
+	t.Helper()
+	c, err := hello(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	reply, err := c.Ask("MAIL FROM:<>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.HasPrefix(reply, "451 ")
+}

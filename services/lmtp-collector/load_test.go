@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"spamtraps.internal/libs/rig"
+	"spamtraps.internal/lmtp-collector/internal/lmtptest"
+)
+
+// mta sends numbered mails over some sessions at once and does what an MTA does: a mail that was not answered 250 is sent
+// again until it is.
+type mta struct {
+	socket string
+
+	mu       sync.Mutex
+	started  int           // mails that were begun; their numbers are below
+	tries    map[int]int   // of each mail, those that came as far as its body
+	accepted map[int]bool  // mails that were answered 250
+	progress chan struct{} // closed and renewed at each 250
+	enough   bool          // no further mails
+
+	sessions sync.WaitGroup
+}
+
+// retryAfter is how long the mta waits before it tries again.
+const retryAfter = 20 * time.Millisecond
+
+func startMTA(t *testing.T, socket string, sessions int) *mta {
+	t.Helper()
+	m := &mta{socket: socket, tries: make(map[int]int), accepted: make(map[int]bool), progress: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	for range sessions {
+		m.sessions.Go(func() { m.work(ctx) })
+	}
+	t.Cleanup(func() {
+		cancel()
+		m.sessions.Wait()
+	})
+	return m
+}
+
+func (m *mta) work(ctx context.Context) {
+	var c *lmtptest.Client
+	defer func() { hangUp(c) }()
+	for number, ok := m.next(); ok; number, ok = m.next() {
+		for !m.try(&c, number) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(retryAfter):
+			}
+		}
+		m.accept(number)
+	}
+}
+
+func (m *mta) next() (number int, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.enough {
+		return 0, false
+	}
+	m.started++
+	return m.started - 1, true
+}
+
+// try sends a mail once and tells whether it was answered 250.
+func (m *mta) try(c **lmtptest.Client, number int) bool {
+	if *c == nil {
+		var err error
+		if *c, err = hello(m.socket); err != nil {
+			*c = nil
+			return false
+		}
+	}
+	m.mu.Lock()
+	m.tries[number]++
+	m.mu.Unlock()
+	replies, err := (*c).Deliver(sender(number), []string{"b@y.example"}, content(number))
+	if err != nil {
+		hangUp(*c) // whatever it was, a fresh session is a fresh start
+		*c = nil
+		return false
+	}
+	return strings.HasPrefix(replies[0], "250 ")
+}
+
+func hangUp(c *lmtptest.Client) {
+	if c != nil {
+		_ = c.Close()
+	}
+}
+
+func (m *mta) accept(number int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.accepted[number] = true
+	close(m.progress)
+	m.progress = make(chan struct{})
+}
+
+// await waits until count mails more than now were accepted, and returns how long that took.
+func (m *mta) await(t *testing.T, count int, limit time.Duration) time.Duration {
+	t.Helper()
+	began, late := time.Now(), time.After(limit)
+	m.mu.Lock()
+	want := len(m.accepted) + count
+	m.mu.Unlock()
+	for {
+		m.mu.Lock()
+		done, progress := len(m.accepted) >= want, m.progress
+		m.mu.Unlock()
+		if done {
+			return time.Since(began)
+		}
+		select {
+		case <-progress:
+		case <-late:
+			t.Fatalf("not %d mails were accepted within %s", count, limit)
+		}
+	}
+}
+
+// finish lets every mail that was begun be accepted, and compares them with those that arrived: each must be there as it was
+// sent, and only one that was tried again may be there twice, then under the same message id.
+func (m *mta) finish(t *testing.T, broker *rig.Broker) {
+	t.Helper()
+	m.mu.Lock()
+	m.enough = true
+	m.mu.Unlock()
+	m.sessions.Wait()
+
+	copies := make(map[string]int)
+	ids := make(map[string]string)
+	for _, mail := range drain(t, broker) {
+		from := mail.LMTP.MailFrom
+		copies[from]++
+		if id, seen := ids[from]; seen && id != mail.MessageID {
+			t.Errorf("%s came as %s and as %s", from, id, mail.MessageID)
+		}
+		ids[from] = mail.MessageID
+		var number int
+		if _, err := fmt.Sscanf(from, "mail-%d@", &number); err != nil || !bytes.Equal(mail.body, content(number)) {
+			t.Errorf("%s arrived changed: %.100q", from, mail.body)
+		}
+	}
+	var missing []string
+	duplicates := 0
+	for number := range m.accepted {
+		n := copies[sender(number)]
+		if n == 0 {
+			missing = append(missing, sender(number))
+		}
+		if n > m.tries[number] {
+			t.Errorf("mail %d is there %d times after %d tries", number, n, m.tries[number])
+		}
+		duplicates += max(0, n-1)
+	}
+	slices.Sort(missing)
+	t.Logf("%d accepted, %d missing, %d duplicates", len(m.accepted), len(missing), duplicates)
+	if len(missing) > 0 {
+		t.Errorf("answered 250 and gone: %.500s", strings.Join(missing, " "))
+	}
+}
+
+func sender(number int) string { return fmt.Sprintf("mail-%d@x.example", number) }
+
+func content(number int) []byte {
+	return fmt.Appendf(nil, "Subject: %d\r\n\r\n%s\r\n", number, strings.Repeat("spam ", 400))
+}

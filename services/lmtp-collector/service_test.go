@@ -1,0 +1,239 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rabbitmq/amqp091-go"
+	"go.uber.org/goleak"
+
+	"spamtraps.internal/libs/daemon"
+	"spamtraps.internal/libs/envelope"
+	"spamtraps.internal/libs/rig"
+	"spamtraps.internal/lmtp-collector/internal/lmtptest"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if binary.dir != "" {
+		_ = os.RemoveAll(binary.dir)
+	}
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// binary is the program, built once for the tests that kill it.
+var binary struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+func program(t *testing.T) string {
+	t.Helper()
+	binary.once.Do(func() {
+		if binary.dir, binary.err = os.MkdirTemp("", "lmtp-collector"); binary.err != nil {
+			return
+		}
+		var out []byte
+		if out, binary.err = exec.Command("go", "build", "-o", binary.dir, ".").CombinedOutput(); binary.err != nil {
+			binary.err = fmt.Errorf("%w: %s", binary.err, out)
+		}
+	})
+	if binary.err != nil {
+		t.Fatal(binary.err)
+	}
+	return filepath.Join(binary.dir, "lmtp-collector")
+}
+
+// settings are those of a collector that publishes to broker and listens on socket.
+func settings(broker *rig.Broker, socket string) []string {
+	return []string{
+		"AMQP_URL=" + broker.URL(),
+		"LMTP_LISTEN=unix:" + socket, "ADMIN_ADDR=127.0.0.1:0", "SENSOR=sensor-1", "SHUTDOWN_TIMEOUT=10s",
+	}
+}
+
+// socketPath is short, because the kernel takes no more than 107 bytes.
+func socketPath(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "lmtp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return filepath.Join(dir, "socket")
+}
+
+// console is what a program writes, readable while it does.
+type console struct {
+	mu  sync.Mutex
+	all bytes.Buffer
+}
+
+func (c *console) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.all.Write(p)
+}
+
+func (c *console) String() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.all.String()
+}
+
+// events returns the logged events with this message.
+func (c *console) events(t *testing.T, message string) []map[string]any {
+	t.Helper()
+	var found []map[string]any
+	for line := range strings.Lines(c.String()) {
+		var event map[string]any
+		if err := json.Unmarshal([]byte(line), &event); err == nil && event["message"] == message {
+			found = append(found, event)
+		}
+	}
+	return found
+}
+
+// process is a collector that can be killed.
+type process struct {
+	cmd *exec.Cmd
+	log *console
+}
+
+// launch starts the program with these settings, and returns when it takes connections.
+func launch(t *testing.T, env []string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(program(t)), log: new(console)}
+	p.cmd.Env = env
+	p.cmd.Stderr = p.log
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
+	rig.Eventually(t, 30*time.Second, "the collector listens", func() bool { return len(p.log.events(t, "listening for mail")) > 0 })
+	return p
+}
+
+// kill ends it as a power cut would.
+func (p *process) kill(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.cmd.Wait() // "signal: killed"
+}
+
+// terminate sends SIGTERM.
+func (p *process) terminate(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// exit waits for the end and returns the exit code.
+func (p *process) exit() int {
+	_ = p.cmd.Wait() // the exit code says it
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// inside is a collector that runs in the test's own process, where the race detector sees it.
+type inside struct {
+	socket  string
+	log     *console
+	signals chan os.Signal
+	code    chan int
+}
+
+func boot(t *testing.T, broker *rig.Broker, env ...string) *inside {
+	t.Helper()
+	in := &inside{socket: socketPath(t), log: new(console), signals: make(chan os.Signal, 1), code: make(chan int, 1)}
+	process := daemon.Process{
+		Env: append(settings(broker, in.socket), env...), Stdout: io.Discard, Stderr: in.log, Signals: in.signals,
+	}
+	go func() { in.code <- daemon.Main(service, process) }()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the log:\n%s", in.log)
+		}
+		in.signals <- syscall.SIGTERM
+		if code := <-in.code; code != daemon.ExitOK {
+			t.Errorf("exit code %d\n%s", code, in.log)
+		}
+	})
+	rig.Eventually(t, 30*time.Second, "the collector takes mail", func() bool { return takesMail(in.socket) })
+	return in
+}
+
+// takesMail tells whether MAIL is answered 250.
+func takesMail(socket string) bool {
+	c, err := hello(socket)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = c.Close() }()
+	reply, err := c.Ask("MAIL FROM:<>")
+	return err == nil && strings.HasPrefix(reply, "250 ")
+}
+
+func hello(socket string) (*lmtptest.Client, error) {
+	c, err := lmtptest.Dial("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Ask("LHLO mta.example"); err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// mail is one that came out of the queue.
+type mail struct {
+	*envelope.Envelope
+	body []byte
+}
+
+// drain empties the backlog queue, which the collector has bound before it published anything.
+func drain(t *testing.T, broker *rig.Broker) []mail {
+	t.Helper()
+	conn, err := amqp091.Dial(broker.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	channel, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mails []mail
+	for {
+		delivery, ok, err := channel.Get("spam.mails", true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok {
+			return mails
+		}
+		e, err := envelope.Parse(&delivery)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mails = append(mails, mail{e, delivery.Body})
+	}
+}
