@@ -60,14 +60,12 @@ func samples() map[string]*envelope.Envelope {
 	hostile.LMTP = &envelope.LMTP{
 		MailFrom: "\xff\xfe@spam.example", RcptTo: []string{"trap@example.org", "\x80@example.org"},
 		LHLO: strings.Repeat("h", envelope.MaxValueBytes+1), Peer: "unix",
-		ClientName: strings.Repeat("ü", envelope.MaxValueBytes), ClientHELO: "\xc3" + strings.Repeat("x", envelope.MaxValueBytes),
+		ClientName: "x" + strings.Repeat("ü", envelope.MaxValueBytes), ClientHELO: "\xc3" + strings.Repeat("x", envelope.MaxValueBytes),
 	}
 
 	many := sample()
-	var recipients envelope.Recipients
-	for i := 0; recipients.Add(fmt.Sprintf("trap%04d@example.org", i)); i++ {
-	}
-	many.LMTP = &envelope.LMTP{MailFrom: "bounce@spam.example", RcptTo: recipients.List()}
+	full := fullList(func(i int) string { return fmt.Sprintf("trap%04d@example.org", i) })
+	many.LMTP = &envelope.LMTP{MailFrom: "bounce@spam.example", RcptTo: full.List()}
 
 	imap := sample()
 	imap.App, imap.Collector = "imap-collector/1.4.0", "imap-collector"
@@ -81,6 +79,17 @@ func samples() map[string]*envelope.Envelope {
 		setMessageID(e)
 	}
 	return all
+}
+
+// fullList adds addresses until one is refused.
+func fullList(addr func(i int) string) *envelope.Recipients {
+	r := new(envelope.Recipients)
+	for i := 0; r.Add(addr(i)); i++ {
+		if i > 2*envelope.MaxRecipientsBytes {
+			panic("the list never gets full")
+		}
+	}
+	return r
 }
 
 func setMessageID(e *envelope.Envelope) {
@@ -149,7 +158,7 @@ func show(value any) string {
 	switch v := value.(type) {
 	case string:
 		if len(v) > 200 {
-			return fmt.Sprintf("text of %d bytes, from %q to %q", len(v), v[:20], v[len(v)-20:])
+			return fmt.Sprintf("text of %d bytes, from %q to %q", len(v), v[:21], v[len(v)-20:])
 		}
 		return fmt.Sprintf("text %q", v)
 	case time.Time:
@@ -196,7 +205,11 @@ func asWritten(sent *envelope.Envelope) *envelope.Envelope {
 		lmtp := *e.LMTP
 		lmtp.Peer, lmtp.ClientAddr = envelope.CanonicalAddr(lmtp.Peer), envelope.CanonicalAddr(lmtp.ClientAddr)
 		for _, text := range []*string{&lmtp.LHLO, &lmtp.ClientName, &lmtp.ClientHELO} {
-			*text = (*text)[:min(len(*text), envelope.MaxValueBytes)]
+			kept := (*text)[:min(len(*text), envelope.MaxValueBytes)]
+			if utf8.ValidString(*text) {
+				kept = strings.ToValidUTF8(kept, "") // less the half character at the end
+			}
+			*text = kept
 		}
 		e.LMTP = &lmtp
 	}
@@ -391,18 +404,12 @@ func FuzzRecipients(f *testing.F) {
 }
 
 func TestRecipients(t *testing.T) {
-	var r envelope.Recipients
-	if r.List() != nil {
-		t.Error("a new list is not empty")
-	}
 	legal := strings.Repeat("l", 64) + "@" + strings.Repeat("d", 255)
-	n := 0
-	for ; r.Add(legal); n++ {
-	}
+	r := fullList(func(int) string { return legal })
+	before, n := r.List(), len(r.List())
 	if n < 100 {
 		t.Errorf("only %d recipients of the largest legal length fit", n)
 	}
-	before := r.List()
 	if r.Add(legal) || len(r.List()) != n {
 		t.Error("a refused address changed the list")
 	}

@@ -21,10 +21,8 @@ import (
 // TestWire sends messages through a real broker: their headers take on the wire what was counted, the broker takes even
 // the largest, and what a consumer gets parses to what was sent.
 func TestWire(t *testing.T) {
-	var recipients envelope.Recipients
-	for recipients.Add("") { // the most elements that a list can have
-	}
-	largest := worst(recipients.List())
+	mostElements := fullList(func(int) string { return "" })
+	largest := worst(mostElements.List())
 	sent := append(slices.Collect(maps.Values(samples())), worst(nil), largest)
 
 	wire, channel := dialTapped(t, rig.SharedBroker(t).URL())
