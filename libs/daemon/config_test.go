@@ -50,22 +50,38 @@ func TestRefusals(t *testing.T) {
 		{name: "unsigned too large", args: []string{"--port=65536"}, want: []string{`--port must be a whole number from 0 to 65535, not "65536"`}},
 		{name: "float", env: []string{"LMTP_RATIO=NaN"}, want: []string{`LMTP_RATIO must be a number, not "NaN"`}},
 		{name: "bool", env: []string{"AMQP_TLS=maybe"}, want: []string{`AMQP_TLS must be true or false, not "maybe"`}},
-		{name: "duration without unit", env: []string{"AMQP_CONFIRM_TIMEOUT=30"},
-			want: []string{`AMQP_CONFIRM_TIMEOUT must be a time with its unit, like 500ms, 30s or 5m, not "30"`}},
-		{name: "ambiguous bytes", env: []string{"AMQP_IN_FLIGHT_BYTES=16M"},
-			want: []string{`AMQP_IN_FLIGHT_BYTES must be a number of bytes, like 16MiB or 1000000, not "16M"`}},
-		{name: "negative bytes", env: []string{"AMQP_IN_FLIGHT_BYTES=-1"},
-			want: []string{`AMQP_IN_FLIGHT_BYTES must be a number of bytes, like 16MiB or 1000000, not "-1"`}},
-		{name: "bytes beyond 63 bits", env: []string{"AMQP_IN_FLIGHT_BYTES=8388608TiB"},
-			want: []string{`AMQP_IN_FLIGHT_BYTES must be a number of bytes, like 16MiB or 1000000, not "8388608TiB"`}},
-		{name: "text", env: []string{"LMTP_PEER=nowhere"},
-			want: []string{`LMTP_PEER cannot be "nowhere": ParseAddr("nowhere"): unable to parse IP`}},
+		{
+			name: "duration without unit", env: []string{"AMQP_CONFIRM_TIMEOUT=30"},
+			want: []string{`AMQP_CONFIRM_TIMEOUT must be a time with its unit, like 500ms, 30s or 5m, not "30"`},
+		},
+		{
+			name: "ambiguous bytes", env: []string{"AMQP_IN_FLIGHT_BYTES=16M"},
+			want: []string{`AMQP_IN_FLIGHT_BYTES must be a number of bytes, like 16MiB or 1000000, not "16M"`},
+		},
+		{
+			name: "negative bytes", env: []string{"AMQP_IN_FLIGHT_BYTES=-1"},
+			want: []string{`AMQP_IN_FLIGHT_BYTES must be a number of bytes, like 16MiB or 1000000, not "-1"`},
+		},
+		{
+			name: "bytes beyond 63 bits", env: []string{"AMQP_IN_FLIGHT_BYTES=8388608TiB"},
+			want: []string{`AMQP_IN_FLIGHT_BYTES must be a number of bytes, like 16MiB or 1000000, not "8388608TiB"`},
+		},
+		{
+			name: "text", env: []string{"LMTP_PEER=nowhere"},
+			want: []string{`LMTP_PEER cannot be "nowhere": ParseAddr("nowhere"): unable to parse IP`},
+		},
 		{name: "one of", env: []string{"LOG_FORMAT=xml"}, want: []string{`LOG_FORMAT must be json or console, not "xml"`}},
 		{name: "list with a hole", env: []string{"AMQP_HOST=a,,b"}, want: []string{`AMQP_HOST has an empty item`}},
-		{name: "long value is cut", env: []string{"AMQP_PORT=" + strings.Repeat("9x", 100)},
-			want: []string{`AMQP_PORT must be a whole number, not "` + strings.Repeat("9x", 20) + `"…`}},
-		{name: "value with control characters", env: []string{"AMQP_PORT=\x1b[2J\n\u202e"},
-			want: []string{`AMQP_PORT must be a whole number, not "\x1b[2J\n\u202e"`}},
+		{name: "item of a list", env: []string{"LMTP_CODES=1,x"}, want: []string{`LMTP_CODES has an item that must be a whole number, not "x"`}},
+		{name: "item that isn't one of", env: []string{"LMTP_MODES=fast, furious"}, want: []string{`LMTP_MODES must be fast or slow, not "furious"`}},
+		{
+			name: "long value is cut", env: []string{"AMQP_PORT=" + strings.Repeat("9x", 100)},
+			want: []string{`AMQP_PORT must be a whole number, not "` + strings.Repeat("9x", 20) + `"…`},
+		},
+		{
+			name: "value with control characters", env: []string{"AMQP_PORT=\x1b[2J\n\u202e"},
+			want: []string{`AMQP_PORT must be a whole number, not "\x1b[2J\n\u202e"`},
+		},
 
 		{name: "empty variable", env: []string{"AMQP_VHOST="}, want: []string{`AMQP_VHOST is empty: give a value or leave it out`}},
 		{name: "empty file variable", env: []string{"AMQP_SECRET_FILE="}, want: []string{`AMQP_SECRET_FILE is empty: name a file or leave it out`}},
@@ -82,35 +98,52 @@ func TestRefusals(t *testing.T) {
 			`AMQP_SERVICE_HOST is no setting; Kubernetes makes such variables for a Service of that name: set enableServiceLinks: false in the pod`,
 		}},
 
-		{name: "secret twice", env: []string{"AMQP_SECRET=a", "AMQP_SECRET_FILE=b"},
-			want: []string{`AMQP_SECRET and AMQP_SECRET_FILE are both set: choose one`}},
-		{name: "secret twice in YAML", yaml: "amqp: {secret: a,\n secret_file: b}\n",
-			want: []string{`FILE:1: amqp.secret and FILE:2: amqp.secret_file are both set: choose one`}},
-		{name: "secret's file missing", env: []string{"AMQP_SECRET_FILE=/nonexistent/password"},
-			want: []string{`AMQP_SECRET_FILE names a file that cannot be read: open /nonexistent/password: no such file or directory`}},
+		{
+			name: "secret twice", env: []string{"AMQP_SECRET=a", "AMQP_SECRET_FILE=b"},
+			want: []string{`AMQP_SECRET and AMQP_SECRET_FILE are both set: choose one`},
+		},
+		{
+			name: "secret twice in YAML", yaml: "amqp: {secret: a,\n secret_file: b}\n",
+			want: []string{`FILE:1: amqp.secret and FILE:2: amqp.secret_file are both set: choose one`},
+		},
+		{
+			name: "secret's file missing", env: []string{"AMQP_SECRET_FILE=/nonexistent/password"},
+			want: []string{`AMQP_SECRET_FILE names a file that cannot be read: open /nonexistent/password: no such file or directory`},
+		},
 		{name: "secret's file empty", env: []string{"AMQP_SECRET_FILE=" + empty}, want: []string{`AMQP_SECRET_FILE names a file that is empty: ` + empty}},
 
-		{name: "over in one layer", env: []string{"AMQP_URL=amqp://a", "AMQP_HOST=a"},
-			want: []string{`AMQP_URL and AMQP_HOST contradict each other, because the first says what the second says: choose one`}},
-		{name: "over by file in one layer", env: []string{"AMQP_URL=amqp://a", "AMQP_SECRET_FILE=" + empty},
-			want: []string{`AMQP_URL and AMQP_SECRET_FILE contradict each other, because the first says what the second says: choose one`}},
-		{name: "over from below", env: []string{"AMQP_PORT=1"}, yaml: "amqp:\n  url: amqp://a\n",
-			want: []string{`FILE:2: amqp.url and AMQP_PORT contradict each other, because the first says what the second says: choose one`}},
+		{
+			name: "over in one layer", env: []string{"AMQP_URL=amqp://a", "AMQP_HOST=a"},
+			want: []string{`AMQP_URL and AMQP_HOST contradict each other, because the first says what the second says: choose one`},
+		},
+		{
+			name: "over by file in one layer", env: []string{"AMQP_URL=amqp://a", "AMQP_SECRET_FILE=" + empty},
+			want: []string{`AMQP_URL and AMQP_SECRET_FILE contradict each other, because the first says what the second says: choose one`},
+		},
+		{
+			name: "over from below", env: []string{"AMQP_PORT=1"}, yaml: "amqp:\n  url: amqp://a\n",
+			want: []string{`FILE:2: amqp.url and AMQP_PORT contradict each other, because the first says what the second says: choose one`},
+		},
 
 		{name: "validate names the variable", env: []string{"AMQP_PORT=0"}, want: []string{`AMQP_PORT must be between 1 and 65535`}},
 		{name: "validate names the key", yaml: "amqp:\n\n  port: 0\n", want: []string{`FILE:3: amqp.port must be between 1 and 65535`}},
 		{name: "validate names the flag", args: []string{"-p", "1"}, want: []string{`--port must not be 1`}},
 		{name: "validate of the whole", env: []string{"AMQP_IDENT=same", "AMQP_VHOST=same"}, want: []string{`AMQP_VHOST must not be AMQP_IDENT`}},
+		{name: "validate of no setting", env: []string{"SENSOR=alone"}, want: []string{`MAILDIR must not be alone`}},
 		{name: "validate says nothing of a refused value", env: []string{"AMQP_PORT=none"}, want: []string{`AMQP_PORT must be a whole number, not "none"`}},
 
 		{name: "admin address", env: []string{"ADMIN_ADDR=9602"}, want: []string{`ADMIN_ADDR must be HOST:PORT or :PORT, not "9602"`}},
 		{name: "admin port", env: []string{"ADMIN_ADDR=:70000"}, want: []string{`ADMIN_ADDR must end in a port from 0 to 65535, not "70000"`}},
 		{name: "shutdown timeout", env: []string{"SHUTDOWN_TIMEOUT=0s"}, want: []string{`SHUTDOWN_TIMEOUT must be more than 0s`}},
 
-		{name: "feed file missing", env: []string{"FEED_CONFIG=/nonexistent.yml"},
-			want: []string{`FEED_CONFIG must name a file that can be read: open /nonexistent.yml: no such file or directory`}},
-		{name: "feed file of the flag missing", args: []string{"-f", "/nonexistent.yml"}, env: []string{"FEED_CONFIG=/other.yml"},
-			want: []string{`--feed-config must name a file that can be read: open /nonexistent.yml: no such file or directory`}},
+		{
+			name: "feed file missing", env: []string{"FEED_CONFIG=/nonexistent.yml"},
+			want: []string{`FEED_CONFIG must name a file that can be read: open /nonexistent.yml: no such file or directory`},
+		},
+		{
+			name: "feed file of the flag missing", args: []string{"-f", "/nonexistent.yml"}, env: []string{"FEED_CONFIG=/other.yml"},
+			want: []string{`--feed-config must name a file that can be read: open /nonexistent.yml: no such file or directory`},
+		},
 		{name: "feed file without end", args: []string{"-f/dev/zero"}, want: []string{`--feed-config must name a file that can be read: /dev/zero is larger than 1MiB`}},
 		{name: "unknown key", yaml: "amqp:\n  prot: 1\n", want: []string{`FILE:2: amqp.prot is no setting: did you mean amqp.port?`}},
 		{name: "unknown key at the top", yaml: "sensr: x\n", want: []string{`FILE:1: sensr is no setting: did you mean sensor?`}},
@@ -180,8 +213,10 @@ func TestEffectiveConfig(t *testing.T) {
 		yaml string
 		want []string
 	}{
-		{name: "default", want: []string{`port: 5671 # default`, `confirm_timeout: 30s # default`, `in_flight_bytes: 64MiB # default`,
-			`maildir_keep: "all" # default`, `secret: "***" # default`, `# url: not set`, `domains: "" # default: any`, `# --port=0 # default`}},
+		{name: "default", want: []string{
+			`port: 5671 # default`, `confirm_timeout: 30s # default`, `in_flight_bytes: 64MiB # default`,
+			`maildir_keep: "all" # default`, `secret: "***" # default`, `# url: not set`, `domains: "" # default: any`, `# --port=0 # default`,
+		}},
 		{name: "YAML over default", yaml: "amqp:\n  port: 1\n", want: []string{`port: 1 # FILE:2: amqp.port`}},
 		{name: "variable over YAML", yaml: "amqp:\n  port: 1\n", env: []string{"AMQP_PORT=2"}, want: []string{`port: 2 # AMQP_PORT`}},
 		{name: "flag over variable", env: []string{"FEED_CONFIG=/nonexistent"}, args: []string{"-f", ""}, want: []string{`# FEED_CONFIG= # --feed-config`}},
@@ -189,11 +224,14 @@ func TestEffectiveConfig(t *testing.T) {
 		{name: "flags before and after the command", args: []string{"-v"}, want: []string{`# --verbose=true # --verbose`, `log_level: "debug" # default`}},
 		{name: "words of YAML 1.1", yaml: "amqp:\n  tls: no\n  check_cert: Off\n", want: []string{`tls: false # FILE:2: amqp.tls`, `check_cert: false # FILE:3: amqp.check_cert`}},
 		{name: "bool of a variable", env: []string{"AMQP_TLS=0", "AMQP_CHECK_CERT=YES"}, want: []string{`tls: false # AMQP_TLS`, `check_cert: true # AMQP_CHECK_CERT`}},
-		{name: "text that looks like something else", yaml: "amqp:\n  vhost: 0123\n  exchange: yes\n  ident: 1e3\n",
-			want: []string{`vhost: "0123" # FILE:2: amqp.vhost`, `exchange: "yes" # FILE:3: amqp.exchange`, `ident: "1e3" # FILE:4: amqp.ident`}},
+		{
+			name: "text that looks like something else", yaml: "amqp:\n  vhost: 0123\n  exchange: yes\n  ident: 1e3\n",
+			want: []string{`vhost: "0123" # FILE:2: amqp.vhost`, `exchange: "yes" # FILE:3: amqp.exchange`, `ident: "1e3" # FILE:4: amqp.ident`},
+		},
 		{name: "list of a variable", env: []string{"AMQP_HOST=a, b"}, want: []string{`host: ["a", "b"] # AMQP_HOST`}},
 		{name: "list of YAML", yaml: "amqp:\n  host:\n    - a\n    - b\n", want: []string{`host: ["a", "b"] # FILE:2: amqp.host`}},
 		{name: "list as one value", yaml: "amqp:\n  host: a,b\n", want: []string{`host: ["a", "b"] # FILE:2: amqp.host`}},
+		{name: "list of words", env: []string{"LMTP_MODES=slow,fast"}, want: []string{`modes: ["slow", "fast"] # LMTP_MODES`}},
 		{name: "list of numbers", env: []string{"LMTP_CODES=1,2"}, want: []string{`codes: ["1", "2"] # LMTP_CODES`}},
 		{name: "alias", yaml: "sensor: &name trap-1\namqp:\n  ident: *name\n", want: []string{`ident: "trap-1" # FILE:3: amqp.ident`}},
 		{name: "bytes", env: []string{"AMQP_IN_FLIGHT_BYTES=16 MiB"}, want: []string{`in_flight_bytes: 16MiB # AMQP_IN_FLIGHT_BYTES`}},
@@ -207,16 +245,22 @@ func TestEffectiveConfig(t *testing.T) {
 		{name: "secret", env: []string{"AMQP_SECRET=hunter2"}, want: []string{`secret: "***" # AMQP_SECRET`}},
 		{name: "secret's file", env: []string{"AMQP_SECRET_FILE=" + password}, want: []string{`secret_file: "` + password + `" # AMQP_SECRET_FILE`}},
 		{name: "secret's file of YAML", yaml: "amqp:\n  secret_file: " + password + "\n", want: []string{`secret_file: "` + password + `" # FILE:2: amqp.secret_file`}},
-		{name: "secret over the file of a lower layer", yaml: "amqp:\n  secret_file: /nonexistent\n", env: []string{"AMQP_SECRET=hunter2"},
-			want: []string{`secret: "***" # AMQP_SECRET`}},
-		{name: "over", yaml: "amqp:\n  host: a\n  secret_file: /nonexistent\n  exchange: x\n", env: []string{"AMQP_URL=amqp://a:hunter2@b"},
-			want: []string{`url: "***" # AMQP_URL`, `# host: see AMQP_URL`, `# port: see AMQP_URL`, `# secret: see AMQP_URL`, `exchange: "x" # FILE:4: amqp.exchange`}},
+		{
+			name: "secret over the file of a lower layer", yaml: "amqp:\n  secret_file: /nonexistent\n", env: []string{"AMQP_SECRET=hunter2"},
+			want: []string{`secret: "***" # AMQP_SECRET`},
+		},
+		{
+			name: "over", yaml: "amqp:\n  host: a\n  secret_file: /nonexistent\n  exchange: x\n", env: []string{"AMQP_URL=amqp://a:hunter2@b"},
+			want: []string{`url: "***" # AMQP_URL`, `# host: see AMQP_URL`, `# port: see AMQP_URL`, `# secret: see AMQP_URL`, `exchange: "x" # FILE:4: amqp.exchange`},
+		},
 		{name: "settled by validate", env: []string{"AMQP_ROUTING_KEY=upper"}, want: []string{`routing_key: "UPPER" # AMQP_ROUTING_KEY`}},
 		{name: "section without keys", yaml: "amqp:\nlmtp:\n  # listen: x\n", want: []string{`port: 5671 # default`}},
 		{name: "empty file", yaml: "# nothing\n", want: []string{`port: 5671 # default`}},
 		{name: "empty document", yaml: "---\n", want: []string{`port: 5671 # default`}},
-		{name: "other services' keys", yaml: "hpfeeds:\n  port: {}\nimap: 7\nbridge: [x]\nmailbox_config: x\nshard_index: 1\nmaildir_max_age: x\n",
-			want: []string{`port: 5671 # default`}},
+		{
+			name: "other services' keys", yaml: "hpfeeds:\n  port: {}\nimap: 7\nbridge: [x]\nmailbox_config: x\nshard_index: 1\nmaildir_max_age: x\n",
+			want: []string{`port: 5671 # default`},
+		},
 		{name: "other services' variables", env: []string{"HPFEEDS_PORT=x", "IMAP_TYPO=x", "AMQPX=1", "maildir_keep=x", "MAILDIR=x"}, want: []string{`port: 5671 # default`}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -296,8 +340,10 @@ func TestHelpNamesEverySetting(t *testing.T) {
 	_, help, _ := run(t, []string{"-h"}, nil)
 	_, markdown, _ := run(t, []string{"config", "--markdown"}, nil)
 	for _, text := range []string{help, markdown} {
-		for _, want := range []string{"-f, --feed-config", "-v, --verbose", "-p, --port", "ADMIN_ADDR", "MAILDIR_KEEP", "AMQP_SECRET_FILE", "64MiB", "30s",
-			"(any)", "(the host name)", "One of: json, console.", "Empty: declares none.", "RabbitMQ", "Where mail comes in"} {
+		for _, want := range []string{
+			"-f, --feed-config", "-v, --verbose", "-p, --port", "ADMIN_ADDR", "MAILDIR_KEEP", "AMQP_SECRET_FILE", "64MiB", "30s",
+			"(any)", "(the host name)", "One of: json, console.", "Empty: declares none.", "RabbitMQ", "Where mail comes in",
+		} {
 			if !strings.Contains(text, want) {
 				t.Errorf("%q is missing in\n%s", want, text)
 			}
@@ -306,7 +352,7 @@ func TestHelpNamesEverySetting(t *testing.T) {
 			t.Errorf("a default secret shows in\n%s", text)
 		}
 	}
-	for _, want := range []string{"A service for tests.", "healthcheck [--url URL]", "show [ARGUMENT…]", "Exit codes: 0 a clean stop"} {
+	for _, want := range []string{"A service for tests.", " type: ", "healthcheck [--url URL]", "show [ARGUMENT…]", "Exit codes: 0 a clean stop"} {
 		if !strings.Contains(help, want) {
 			t.Errorf("%q is missing in\n%s", want, help)
 		}

@@ -29,6 +29,9 @@ type trapConfig struct {
 }
 
 func (c *trapConfig) Validate(bad func(name, problem string)) {
+	if c.Sensor == "alone" {
+		bad("MAILDIR", "must not be alone")
+	}
 	if c.Broker.VHost == c.Broker.Ident {
 		bad("AMQP_VHOST", "must not be AMQP_IDENT")
 	}
@@ -64,6 +67,8 @@ type listenSet struct {
 	Ratio   float64  `env:"RATIO" desc:"A ratio."`
 	Codes   []int    `env:"CODES" empty:"none" desc:"Numbers."`
 
+	Modes []string `env:"MODES" oneof:"fast slow" empty:"none" desc:"Modes."`
+
 	Peer netip.Addr `env:"PEER" empty:"anyone" desc:"Who may come."`
 }
 
@@ -89,13 +94,15 @@ func defaults() trapConfig {
 func service(run func(context.Context, *daemon.Daemon, trapConfig) error) daemon.Service[trapConfig] {
 	return daemon.Service[trapConfig]{
 		Name: "trap", About: "A service for tests.", Defaults: defaults, Prefixes: []string{"MAILDIR"}, Run: run,
-		Commands: []daemon.Command[trapConfig]{{Name: "show", About: "show the configuration to a test", Run: func(ctx context.Context, p daemon.Process, cfg trapConfig, args []string) int {
-			if err := json.NewEncoder(p.Stdout).Encode(map[string]any{"args": args, "host": cfg.Broker.Host, "level": cfg.LogLevel}); err != nil {
-				return daemon.ExitFailed
-			}
-			return daemon.ExitOK
-		}}},
+		Commands: []daemon.Command[trapConfig]{{Name: "show", About: "show the configuration to a test", Run: show}},
 	}
+}
+
+func show(_ context.Context, p daemon.Process, cfg trapConfig, args []string) int {
+	if err := json.NewEncoder(p.Stdout).Encode(map[string]any{"args": args, "host": cfg.Broker.Host, "level": cfg.LogLevel}); err != nil {
+		return daemon.ExitFailed
+	}
+	return daemon.ExitOK
 }
 
 // console is a stream that can be read while it is written.

@@ -47,6 +47,8 @@ func (g *group) start(name string, run func(context.Context) error) {
 }
 
 // launch runs a part outside of the order, and tells ended, if there is one, when it has returned.
+//
+//nolint:contextcheck,nolintlint // a part ends in its turn, not with its caller; this acts where Go is called, which nolintlint cannot see
 func (g *group) launch(name string, run func(context.Context) error, ended chan<- *part) *part {
 	ctx, cancel := context.WithCancel(g.log.WithContext(context.Background()))
 	p := &part{name: name, cancel: cancel, done: make(chan struct{})}

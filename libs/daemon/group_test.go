@@ -87,8 +87,10 @@ func TestStopCodes(t *testing.T) {
 			g.start("a", j.partFor("a", time.Hour, nil))
 			g.start("b", j.partFor("b", 0, broken))
 		}},
-		{name: "second signal", want: ExitFailed, signals: []os.Signal{syscall.SIGTERM}, log: `"part":"a","signal":"terminated"`,
-			parts: func(j *journal, g *group) { g.start("a", j.partFor("a", time.Second, nil)) }},
+		{
+			name: "second signal", want: ExitFailed, signals: []os.Signal{syscall.SIGTERM}, log: `"part":"a","signal":"terminated"`,
+			parts: func(j *journal, g *group) { g.start("a", j.partFor("a", time.Second, nil)) },
+		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

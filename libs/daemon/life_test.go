@@ -170,38 +170,52 @@ func TestEndOfLife(t *testing.T) {
 		want    int
 		log     string
 	}{
-		{name: "signal", want: daemon.ExitOK, signals: []os.Signal{syscall.SIGINT}, log: `stopping signal=interrupt`,
+		{
+			name: "signal", want: daemon.ExitOK, signals: []os.Signal{syscall.SIGINT}, log: `stopping signal=interrupt`,
 			svc: func(_ context.Context, d *daemon.Daemon, _ trapConfig) error {
 				d.Go("part", until)
 				return nil
-			}},
-		{name: "part is done", want: daemon.ExitOK, log: `a part has ended, stopping part=once`,
+			},
+		},
+		{
+			name: "part is done", want: daemon.ExitOK, log: `a part has ended, stopping part=once`,
 			svc: func(_ context.Context, d *daemon.Daemon, _ trapConfig) error {
 				d.Go("part", until)
 				d.Go("once", func(context.Context) error { return nil })
 				return nil
-			}},
-		{name: "part fails", want: daemon.ExitFailed, log: `failed part=once error=broken`,
+			},
+		},
+		{
+			name: "part fails", want: daemon.ExitFailed, log: `failed part=once error=broken`,
 			svc: func(_ context.Context, d *daemon.Daemon, _ trapConfig) error {
 				d.Go("part", until)
 				d.Go("once", func(context.Context) error { return errors.New("broken") })
 				return nil
-			}},
-		{name: "part panics", want: daemon.ExitFailed, log: `panic part=once error=panic: boom`,
+			},
+		},
+		{
+			name: "part panics", want: daemon.ExitFailed, log: `panic part=once error=panic: boom`,
 			svc: func(_ context.Context, d *daemon.Daemon, _ trapConfig) error {
 				d.Go("part", until)
 				d.Go("once", func(context.Context) error { panic("boom") })
 				return nil
-			}},
-		{name: "start fails", want: daemon.ExitFailed, log: `failed part=start error=no port`,
+			},
+		},
+		{
+			name: "start fails", want: daemon.ExitFailed, log: `failed part=start error=no port`,
 			svc: func(_ context.Context, d *daemon.Daemon, _ trapConfig) error {
 				d.Go("part", until)
 				return errors.New("no port")
-			}},
-		{name: "start panics", want: daemon.ExitFailed, log: `panic part=start error=panic: boom`,
-			svc: func(context.Context, *daemon.Daemon, trapConfig) error { panic("boom") }},
-		{name: "signal while starting", want: daemon.ExitOK, signals: []os.Signal{syscall.SIGTERM}, log: `stopping signal=terminated`,
-			svc: func(ctx context.Context, _ *daemon.Daemon, _ trapConfig) error { return until(ctx) }},
+			},
+		},
+		{
+			name: "start panics", want: daemon.ExitFailed, log: `panic part=start error=panic: boom`,
+			svc: func(context.Context, *daemon.Daemon, trapConfig) error { panic("boom") },
+		},
+		{
+			name: "signal while starting", want: daemon.ExitOK, signals: []os.Signal{syscall.SIGTERM}, log: `stopping signal=terminated`,
+			svc: func(ctx context.Context, _ *daemon.Daemon, _ trapConfig) error { return until(ctx) },
+		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			l := start(t, service(row.svc), nil, nil)
@@ -223,10 +237,14 @@ func TestStuckPart(t *testing.T) {
 		want    int
 		log     string
 	}{
-		{name: "timeout", env: []string{"SHUTDOWN_TIMEOUT=10ms"}, signals: []os.Signal{syscall.SIGTERM}, want: daemon.ExitTimeout,
-			log: `did not stop in time part=stuck timeout=10ms`},
-		{name: "second signal", env: []string{"SHUTDOWN_TIMEOUT=1h"}, signals: []os.Signal{syscall.SIGTERM, syscall.SIGTERM}, want: daemon.ExitFailed,
-			log: `told twice to stop, ended at once part=stuck signal=terminated`},
+		{
+			name: "timeout", env: []string{"SHUTDOWN_TIMEOUT=10ms"}, signals: []os.Signal{syscall.SIGTERM}, want: daemon.ExitTimeout,
+			log: `did not stop in time part=stuck timeout=10ms`,
+		},
+		{
+			name: "second signal", env: []string{"SHUTDOWN_TIMEOUT=1h"}, signals: []os.Signal{syscall.SIGTERM, syscall.SIGTERM}, want: daemon.ExitFailed,
+			log: `told twice to stop, ended at once part=stuck signal=terminated`,
+		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			release := make(chan struct{})
@@ -365,4 +383,86 @@ func TestSecretsAreNeverShown(t *testing.T) {
 	if !strings.Contains(shown.String(), `"AMQP_SECRET":"***"`) {
 		t.Error("the log lacks the settings")
 	}
+	if !strings.Contains(shown.String(), `"level":"debug"`) {
+		t.Error("-v isn't debug")
+	}
+}
+
+// TestRealSignals boots with the process's own signals.
+func TestRealSignals(t *testing.T) {
+	var stderr console
+	svc := service(func(context.Context, *daemon.Daemon, trapConfig) error {
+		return syscall.Kill(os.Getpid(), syscall.SIGTERM)
+	})
+	p := daemon.OSProcess()
+	p.Args, p.Stderr = nil, &stderr
+	if code := daemon.Main(svc, p); code != daemon.ExitOK || !strings.Contains(stderr.String(), `"signal":"terminated"`) {
+		t.Errorf("exit code %d, log:\n%s", code, &stderr)
+	}
+}
+
+// TestCommandEndsAtASignal has a command that would run for ever.
+func TestCommandEndsAtASignal(t *testing.T) {
+	signals := make(chan os.Signal, 1)
+	svc := service(nil)
+	svc.Commands[0].Run = func(ctx context.Context, _ daemon.Process, _ trapConfig, _ []string) int {
+		signals <- syscall.SIGINT
+		<-ctx.Done()
+		return daemon.ExitFailed
+	}
+	if code := daemon.Main(svc, daemon.Process{Args: []string{"show"}, Signals: signals}); code != daemon.ExitFailed {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestHealthcheckOfAFrozenService asks one that takes the connection and never answers.
+func TestHealthcheckOfAFrozenService(t *testing.T) {
+	frozen, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer frozen.Close()
+	code, _, stderr := run(t, []string{"healthcheck"}, []string{"ADMIN_ADDR=" + frozen.Addr().String()})
+	if code != daemon.ExitFailed || !strings.Contains(stderr, "context deadline exceeded") {
+		t.Errorf("exit code %d, stderr %s", code, stderr)
+	}
+}
+
+// TestWrongStructs holds that a service which could not be configured doesn't even boot.
+func TestWrongStructs(t *testing.T) {
+	type noCommon struct{}
+	type noKind struct {
+		daemon.Common
+		Field map[string]string `env:"FIELD"`
+	}
+	type noSource struct {
+		daemon.Common
+		Field string `env:"-"`
+	}
+	type noPart struct {
+		daemon.Common
+		Section struct {
+			Whole string `env:"WHOLE" over:"PART"`
+		} `section:"X"`
+	}
+	for want, boot := range map[string]func(){
+		"does not embed daemon.Common":                         boot[noCommon],
+		"a setting cannot be of type map[string]string":        boot[noKind],
+		`a setting with the tag env:"-" can be set by nothing`: boot[noSource],
+		"X_WHOLE is over PART, which isn't there":              boot[noPart],
+	} {
+		t.Run(want, func(t *testing.T) {
+			defer func() {
+				if reason := fmt.Sprint(recover()); !strings.Contains(reason, want) {
+					t.Errorf("panic %s", reason)
+				}
+			}()
+			boot()
+		})
+	}
+}
+
+func boot[C any]() {
+	svc := daemon.Service[C]{Name: "trap", Defaults: func() C { return *new(C) }}
+	daemon.Main(svc, daemon.Process{Args: []string{"version"}, Stdout: io.Discard, Stderr: io.Discard})
 }

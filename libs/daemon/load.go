@@ -216,27 +216,15 @@ func (l *loader) applyOver(sec *section) {
 		}
 		for _, name := range whole.over {
 			part := sec.setting(name)
-			switch {
-			case part == nil:
-				panic(fmt.Sprintf("daemon: %s is over %s, which isn't there", whole.title(), name))
-			case part.from.layer >= whole.from.layer:
+			if part.from.layer >= whole.from.layer {
 				l.reject(part, whole.from.name+" and "+part.from.name, "contradict each other, because the first says what the second says: choose one")
-			default:
-				part.setDefault()
-				part.from = origin{}
-				part.silenced = whole
+				continue
 			}
+			part.setDefault()
+			part.from = origin{}
+			part.silenced = whole
 		}
 	}
-}
-
-func (sec *section) setting(name string) *setting {
-	for _, s := range sec.settings {
-		if s.name == name {
-			return s
-		}
-	}
-	return nil
 }
 
 // checkSecretFile reads a secret's file once, only to refuse a start that could never log in.

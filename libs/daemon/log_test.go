@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +56,22 @@ func TestLogThatCannotBeWritten(t *testing.T) {
 	w := safeWriter{out: writerFunc(func([]byte) (int, error) { return 0, errors.New("full") })}
 	if n, err := w.Write([]byte("x\n")); n != 0 || err == nil {
 		t.Errorf("Write() = %d, %v", n, err)
+	}
+}
+
+func TestTerminal(t *testing.T) {
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	plain, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	if !isTerminal(terminal) || isTerminal(plain) || isTerminal(new(bytes.Buffer)) {
+		t.Error("a terminal is one, a file and a buffer are none")
 	}
 }
 

@@ -77,7 +77,7 @@ func walk(config any) []*section {
 
 func newSection(value reflect.Value, name, desc string) *section {
 	sec := &section{name: name, desc: desc}
-	if v, ok := value.Addr().Interface().(validator); ok {
+	if v, ok := reflect.TypeAssert[validator](value.Addr()); ok {
 		sec.validate = v.Validate
 	}
 	walkStruct(value, func(field reflect.StructField, value reflect.Value) {
@@ -85,7 +85,28 @@ func newSection(value reflect.Value, name, desc string) *section {
 			sec.settings = append(sec.settings, newSetting(sec, field.Tag, value))
 		}
 	})
+	sec.checkOver()
 	return sec
+}
+
+// checkOver panics when the tag over names what isn't there.
+func (sec *section) checkOver() {
+	for _, s := range sec.settings {
+		for _, name := range s.over {
+			if sec.setting(name) == nil {
+				panic(fmt.Sprintf("daemon: %s is over %s, which isn't there", s.title(), name))
+			}
+		}
+	}
+}
+
+func (sec *section) setting(name string) *setting {
+	for _, s := range sec.settings {
+		if s.name == name {
+			return s
+		}
+	}
+	return nil
 }
 
 // walkStruct visits the fields of a struct and of the structs embedded in it.
@@ -104,6 +125,9 @@ func newSetting(sec *section, tag reflect.StructTag, field reflect.Value) *setti
 		section: sec, flag: tag.Get("flag"), short: tag.Get("short"), desc: tag.Get("desc"), empty: tag.Get("empty"), unit: tag.Get("unit"),
 		oneof: strings.Fields(tag.Get("oneof")), over: strings.Fields(tag.Get("over")),
 		field: field, initial: reflect.New(field.Type()).Elem(),
+	}
+	if !supported(field.Type()) {
+		panic(fmt.Sprintf("daemon: a setting cannot be of type %s", field.Type()))
 	}
 	s.initial.Set(field)
 	env, key := tag.Get("env"), tag.Get("yaml")
@@ -149,12 +173,7 @@ func (s *setting) setFile(path string) { s.field.Addr().Interface().(*secret.Sec
 func (s *setting) setDefault() { s.field.Set(s.initial) }
 
 // String shows the value; a secret shows as ***.
-func (s *setting) String() string {
-	if !s.field.IsValid() { // pflag makes a zero one, to find out what a default looks like
-		return ""
-	}
-	return show(s.field, s.unit)
-}
+func (s *setting) String() string { return show(s.field, s.unit) }
 
 // Type names what -h expects after the flag; bool is a word that pflag knows.
 func (s *setting) Type() string { return s.field.Type().String() }
@@ -175,13 +194,13 @@ func (s *setting) isPlain() bool {
 
 // isList tells a slice that is a list of values from one that is itself a value, like net.IP.
 func (s *setting) isList() bool {
-	_, text := s.field.Addr().Interface().(encoding.TextUnmarshaler)
+	_, text := reflect.TypeAssert[encoding.TextUnmarshaler](s.field.Addr())
 	return s.field.Kind() == reflect.Slice && !text
 }
 
 // secretFile is the path that a secret is read from, or "".
 func (s *setting) secretFile() string {
-	if held, ok := s.field.Interface().(secret.Secret); ok {
+	if held, ok := reflect.TypeAssert[secret.Secret](s.field); ok {
 		return held.File()
 	}
 	return ""

@@ -22,6 +22,14 @@ func (s *setting) flags() string {
 	}
 }
 
+// helpName is the variable; a setting that only the feed file has goes by its key there.
+func (s *setting) helpName() string {
+	if s.variable == "" && s.flag == "" {
+		return s.path() + ":"
+	}
+	return s.variable
+}
+
 // description adds to desc what the other tags say.
 func (s *setting) description() string {
 	text := s.desc
@@ -55,7 +63,7 @@ func printHelp(out io.Writer, name, about string, commands []command, sections [
 	for _, sec := range sections {
 		fmt.Fprintf(table, "\n%s:\n", sec.title())
 		for _, s := range sec.settings {
-			fmt.Fprintf(table, "  %s\t%s\t%s\t%s\n", s.flags(), s.variable, s.defaultText(), s.description())
+			fmt.Fprintf(table, "  %s\t%s\t%s\t%s\n", s.flags(), s.helpName(), s.defaultText(), s.description())
 		}
 	}
 	_ = table.Flush()

@@ -53,7 +53,22 @@ func parse(field reflect.Value, text, unit string) error {
 	case reflect.Slice:
 		return parseList(field, strings.Split(text, ","), unit)
 	default:
-		panic(fmt.Sprintf("daemon: a setting cannot be of type %s", field.Type()))
+		panic("daemon: supported allows what parse cannot do")
+	}
+}
+
+// supported tells whether parse can set a value of type t.
+func supported(t reflect.Type) bool {
+	if reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
+		return true
+	}
+	switch t.Kind() {
+	case reflect.String, reflect.Bool, reflect.Float64,
+		reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return true
+	default:
+		return t.Kind() == reflect.Slice && supported(t.Elem())
 	}
 }
 
@@ -120,8 +135,16 @@ var byteUnits = []struct {
 	name  string
 	bytes int64
 }{
-	{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10},
-	{"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}, {"B", 1}, {"", 1},
+	{"TiB", 1 << 40},
+	{"GiB", 1 << 30},
+	{"MiB", 1 << 20},
+	{"KiB", 1 << 10},
+	{"TB", 1e12},
+	{"GB", 1e9},
+	{"MB", 1e6},
+	{"kB", 1e3},
+	{"B", 1},
+	{"", 1},
 }
 
 // parseBytes reads a whole number with or without a unit. "16M" is refused, because people disagree about what it is.
