@@ -101,7 +101,7 @@ func setMessageID(e *envelope.Envelope) {
 	}
 }
 
-func publishing(t testing.TB, e *envelope.Envelope) amqp091.Publishing {
+func publishing(t *testing.T, e *envelope.Envelope) amqp091.Publishing {
 	t.Helper()
 	m, err := e.Publishing([]byte(body))
 	if err != nil {
@@ -140,11 +140,9 @@ func TestGolden(t *testing.T) {
 // render returns a message as text, one property or header a line, with the type that is on the wire.
 func render(m amqp091.Publishing) string {
 	var out strings.Builder
-	properties := reflect.ValueOf(m)
-	for i := range properties.NumField() {
-		field := properties.Type().Field(i).Name
-		if value := properties.Field(i); field != "Headers" && !value.IsZero() {
-			fmt.Fprintf(&out, "%s: %s\n", field, show(value.Interface()))
+	for property, value := range reflect.ValueOf(m).Fields() {
+		if property.Name != "Headers" && !value.IsZero() {
+			fmt.Fprintf(&out, "%s: %s\n", property.Name, show(value.Interface()))
 		}
 	}
 	fmt.Fprintf(&out, "\nheaders of %d bytes\n", envelope.TableSize(m.Headers))
@@ -228,8 +226,8 @@ func fill(v reflect.Value, text func() string, number func() uint64) {
 			v.Set(reflect.ValueOf(time.UnixMilli(year1 + int64(number()%(year10000-year1))).UTC()))
 			return
 		}
-		for i := range v.NumField() {
-			fill(v.Field(i), text, number)
+		for _, field := range v.Fields() {
+			fill(field, text, number)
 		}
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), int(1+number()%5), 5))
@@ -429,10 +427,9 @@ func TestRecipients(t *testing.T) {
 func TestMailDataStaysInHeaders(t *testing.T) {
 	m := publishing(t, worst([]string{"\xff"}))
 	mayBeSet := []string{"Headers", "ContentType", "DeliveryMode", "MessageId", "Timestamp", "Type", "AppId", "Body"}
-	fields := reflect.ValueOf(m)
-	for i := range fields.NumField() {
-		if name := fields.Type().Field(i).Name; !fields.Field(i).IsZero() != slices.Contains(mayBeSet, name) {
-			t.Errorf("property %s is %v", name, fields.Field(i))
+	for property, value := range reflect.ValueOf(m).Fields() {
+		if isSet := !value.IsZero(); isSet != slices.Contains(mayBeSet, property.Name) {
+			t.Errorf("property %s is %v", property.Name, value)
 		}
 	}
 	if m.ContentType != "message/rfc822" || m.DeliveryMode != 2 || m.Type != "mail" || string(m.Body) != body {
@@ -526,12 +523,10 @@ func TestParseRefuses(t *testing.T) {
 func TestParseIsLenient(t *testing.T) {
 	sent := samples()["lmtp"]
 	m := publishing(t, sent)
-	for name, value := range map[string]any{
+	maps.Copy(m.Headers, amqp091.Table{
 		"x-delivery-count": int64(3), "x-death": []any{amqp091.Table{"reason": "delivery_limit"}}, "future": 1.5,
 		"contract": int8(1), "size": int32(len(body)), "client_port": uint16(52144), "lhlo": []byte(sent.LMTP.LHLO), "truncated": nil,
-	} {
-		m.Headers[name] = value
-	}
+	})
 	got, err := envelope.Parse(delivery(m))
 	if err != nil {
 		t.Fatal(err)

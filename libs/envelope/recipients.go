@@ -20,6 +20,7 @@ type Recipients struct {
 func (r *Recipients) Add(addr string) bool {
 	written := cut(addr, MaxValueBytes)
 	next := Recipients{
+		list:     r.list,
 		asText:   r.asText + textSize(len(written)),
 		asBase64: r.asBase64 + textSize(base64.StdEncoding.EncodedLen(len(written))),
 		hostile:  r.hostile || !utf8.ValidString(written),
@@ -27,7 +28,7 @@ func (r *Recipients) Add(addr string) bool {
 	if next.size() > MaxRecipientsBytes {
 		return false
 	}
-	next.list = append(r.list, addr)
+	next.list = append(next.list, addr)
 	*r = next
 	return true
 }
