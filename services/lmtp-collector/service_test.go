@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -23,40 +24,31 @@ import (
 	"spamtraps.internal/lmtp-collector/internal/lmtptest"
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if binary.dir != "" {
-		_ = os.RemoveAll(binary.dir)
-	}
-	if err := goleak.Find(); code == 0 && err != nil {
+// program is the path of the program, for the tests that kill it.
+var program string
+
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "lmtp-collector")
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		code = 1
+		return 1
 	}
-	os.Exit(code)
-}
-
-// binary is the program, built once for the tests that kill it.
-var binary struct {
-	once sync.Once
-	dir  string
-	err  error
-}
-
-func program(t *testing.T) string {
-	t.Helper()
-	binary.once.Do(func() {
-		if binary.dir, binary.err = os.MkdirTemp("", "lmtp-collector"); binary.err != nil {
-			return
-		}
-		var out []byte
-		if out, binary.err = exec.Command("go", "build", "-o", binary.dir, ".").CombinedOutput(); binary.err != nil {
-			binary.err = fmt.Errorf("%w: %s", binary.err, out)
-		}
-	})
-	if binary.err != nil {
-		t.Fatal(binary.err)
+	defer func() { _ = os.RemoveAll(dir) }()
+	program = filepath.Join(dir, "lmtp-collector")
+	if out, err := exec.CommandContext(context.Background(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%v: %s", err, out)
+		return 1
 	}
-	return filepath.Join(binary.dir, "lmtp-collector")
+	if code := m.Run(); code != 0 {
+		return code
+	}
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
 }
 
 // settings are those of a collector that publishes to broker and listens on socket.
@@ -65,17 +57,6 @@ func settings(broker *rig.Broker, socket string) []string {
 		"AMQP_URL=" + broker.URL(),
 		"LMTP_LISTEN=unix:" + socket, "ADMIN_ADDR=127.0.0.1:0", "SENSOR=sensor-1", "SHUTDOWN_TIMEOUT=10s",
 	}
-}
-
-// socketPath is short, because the kernel takes no more than 107 bytes.
-func socketPath(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "lmtp")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return filepath.Join(dir, "socket")
 }
 
 // console is what a program writes, readable while it does.
@@ -118,7 +99,7 @@ type process struct {
 // launch starts the program with these settings, and returns when it takes connections.
 func launch(t *testing.T, env []string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(program(t)), log: new(console)}
+	p := &process{cmd: exec.CommandContext(context.Background(), program), log: new(console)}
 	p.cmd.Env = env
 	p.cmd.Stderr = p.log
 	if err := p.cmd.Start(); err != nil {
@@ -162,7 +143,7 @@ type inside struct {
 
 func boot(t *testing.T, broker *rig.Broker, env ...string) *inside {
 	t.Helper()
-	in := &inside{socket: socketPath(t), log: new(console), signals: make(chan os.Signal, 1), code: make(chan int, 1)}
+	in := &inside{socket: filepath.Join(t.TempDir(), "lmtp"), log: new(console), signals: make(chan os.Signal, 1), code: make(chan int, 1)}
 	process := daemon.Process{
 		Env: append(settings(broker, in.socket), env...), Stdout: io.Discard, Stderr: in.log, Signals: in.signals,
 	}

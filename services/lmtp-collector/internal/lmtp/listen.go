@@ -175,7 +175,7 @@ func (d *door) count() int {
 
 // close lets nobody in any more and stops the connections that are open: see wire.Conn.Stop.
 func (d *door) close(by time.Time) {
-	_ = d.Listener.Close() // it fails only when it is closed already
+	_ = d.Close() // it fails only when it is closed already
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true

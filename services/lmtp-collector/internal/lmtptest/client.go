@@ -5,6 +5,7 @@ package lmtptest
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"strings"
@@ -22,7 +23,8 @@ type Client struct {
 
 // Dial connects and reads the greeting, which is an error unless it is 220.
 func Dial(network, address string) (*Client, error) {
-	conn, err := net.DialTimeout(network, address, patience)
+	dialer := net.Dialer{Timeout: patience}
+	conn, err := dialer.DialContext(context.Background(), network, address)
 	if err != nil {
 		return nil, err
 	}
@@ -70,8 +72,14 @@ func (c *Client) Ask(command string) (string, error) {
 	return c.Reply()
 }
 
+// RefusedError is the reply to a command that Deliver needed a better one to.
+type RefusedError struct{ Reply string }
+
+// Error returns the reply.
+func (r *RefusedError) Error() string { return r.Reply }
+
 // Deliver hands over one mail in a session that has said LHLO, and returns the reply to each recipient. A command that is
-// refused before the mail is an error; RSET has ended the transaction then.
+// refused before the mail ends the transaction: the error is *RefusedError then, and the session can be used further.
 func (c *Client) Deliver(from string, to []string, body []byte) ([]string, error) {
 	commands := []struct{ send, want string }{{"MAIL FROM:<" + from + ">", "250 "}}
 	for _, rcpt := range to {
@@ -84,8 +92,10 @@ func (c *Client) Deliver(from string, to []string, body []byte) ([]string, error
 			return nil, err
 		}
 		if !strings.HasPrefix(reply, command.want) {
-			_, err := c.Ask("RSET")
-			return nil, fmt.Errorf("%s: %s (RSET: %v)", command.send, reply, err)
+			if _, err := c.Ask("RSET"); err != nil {
+				return nil, err
+			}
+			return nil, &RefusedError{Reply: reply}
 		}
 	}
 	if err := c.Send(Stuff(body)); err != nil {

@@ -76,7 +76,7 @@ func (c *Conn) Stop(by time.Time) {
 	defer c.mu.Unlock()
 	c.stopBy = by
 	// A read that waits already must learn of it. One that fails to, fails at its own deadline.
-	_ = c.Conn.SetReadDeadline(c.deadline())
+	_ = c.SetReadDeadline(c.deadline())
 }
 
 // Close closes the connection. Bytes that had been read ahead are never handed out.
@@ -170,7 +170,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	if len(reply) > 0 {
-		_ = c.Conn.SetWriteDeadline(time.Now().Add(c.limits.Write))
+		_ = c.SetWriteDeadline(time.Now().Add(c.limits.Write))
 		if _, err := c.Conn.Write(reply); err != nil {
 			return 0, c.end(&Error{why: "reply could not be sent", cause: err})
 		}
@@ -224,7 +224,7 @@ func (c *Conn) end(e *Error) error {
 	ended := c.ended
 	c.mu.Unlock()
 	if first && e.reply != "" {
-		_ = c.Conn.SetWriteDeadline(time.Now().Add(farewellTimeout))
+		_ = c.SetWriteDeadline(time.Now().Add(farewellTimeout))
 		_, _ = io.WriteString(c.Conn, e.reply+"\r\n") // the peer may be gone, and it makes no difference
 	}
 	return ended
@@ -282,5 +282,5 @@ func (p patient) Read(b []byte) (int, error) {
 func (p patient) arm() error {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
-	return p.c.Conn.SetReadDeadline(p.c.deadline())
+	return p.c.SetReadDeadline(p.c.deadline())
 }
