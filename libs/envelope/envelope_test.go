@@ -364,7 +364,7 @@ func requireFits(t *testing.T, offered []string) {
 }
 
 func TestRecipientsAlwaysFit(t *testing.T) {
-	long := strings.Repeat("x", 10*envelope.MaxValueBytes)
+	long := strings.Repeat("x", 2*envelope.MaxRecipientsBytes)
 	for _, offered := range [][]string{
 		slices.Repeat([]string{""}, 20_000),
 		slices.Repeat([]string{"a"}, 20_000),
