@@ -140,7 +140,9 @@ func isProperty(text string) bool {
 }
 
 func (e *Envelope) headers() amqp091.Table {
-	t := table{headers: amqp091.Table{"contract": int64(Contract), "size": e.Size}}
+	t := table{headers: make(amqp091.Table, 24)} // as many as a mail by LMTP has, so that the map never grows
+	t.headers["contract"] = int64(Contract)
+	t.headers["size"] = e.Size
 	t.text("sensor", e.Sensor)
 	t.text("collector", e.Collector)
 	t.text("sha256", e.SHA256)
