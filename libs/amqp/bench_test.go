@@ -23,7 +23,7 @@ func BenchmarkPublish(b *testing.B) {
 		b.Run(fmt.Sprintf("bare/%d", inFlight), func(b *testing.B) { benchmark(b, inFlight, bare(b, broker.URL())) })
 		b.Run(fmt.Sprintf("ours/%d", inFlight), func(b *testing.B) {
 			p := run(b, settings(broker.URL()))
-			p.waitReady(10 * time.Second)
+			p.waitReady(testPatience)
 			benchmark(b, inFlight, func(m amqp091.Publishing) error { return p.Publish(context.Background(), m) })
 		})
 	}

@@ -23,7 +23,7 @@ func TestMissedConfirm(t *testing.T) {
 	cfg := broker.settings()
 	cfg.ConfirmTimeout = time.Second
 	p := run(t, cfg)
-	p.waitReady(10 * time.Second)
+	p.waitReady(testPatience)
 
 	begun := time.Now()
 	if err := p.Publish(t.Context(), message("a", 10)); reason(err) != ReasonNoConfirm {
@@ -58,7 +58,7 @@ func TestCallerThatLeavesKeepsItsRoom(t *testing.T) {
 		got <- func() { c.ack(channel, tag) }
 	})
 	p := run(t, broker.settings())
-	p.waitReady(10 * time.Second)
+	p.waitReady(testPatience)
 	ctx, cancel := context.WithCancel(t.Context())
 	left := make(chan error, 1)
 	go func() { left <- p.Publish(ctx, message("a", 10)) }()
@@ -81,7 +81,7 @@ func TestConfirmsOutOfOrder(t *testing.T) {
 		got <- func() { c.ack(channel, n) }
 	})
 	p := run(t, broker.settings())
-	p.waitReady(10 * time.Second)
+	p.waitReady(testPatience)
 	const messages = 3 * lanes
 	results := make(chan error, messages)
 	for i := range messages {
@@ -110,7 +110,7 @@ func TestHalfAFrame(t *testing.T) {
 		c.ack(channel, tag)
 	})
 	p := run(t, broker.settings())
-	p.waitReady(10 * time.Second)
+	p.waitReady(testPatience)
 	if err := p.Publish(t.Context(), message("a", 10)); reason(err) != ReasonDown {
 		t.Fatalf("got %v", err)
 	}
@@ -132,7 +132,7 @@ func TestExternalLogin(t *testing.T) {
 	cfg.CAFile, cfg.CertFile, cfg.KeyFile = ca.File, cert, key
 	cfg.Secret = secret.Secret{}
 	p := run(t, cfg)
-	p.waitReady(10 * time.Second)
+	p.waitReady(testPatience)
 	broker.mu.Lock()
 	defer broker.mu.Unlock()
 	if broker.mechanisms[0] != "EXTERNAL" {
@@ -153,5 +153,5 @@ func TestSecretFileIsReadAgain(t *testing.T) {
 		return strings.Contains(p.State().Text, "no such file")
 	})
 	write(t, path, b.Password+"\n")
-	p.waitReady(10 * time.Second)
+	p.waitReady(testPatience)
 }

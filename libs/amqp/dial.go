@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"time"
@@ -60,21 +61,26 @@ func dial(ctx context.Context, cfg *Config, b broker) (*amqp091.Connection, *wir
 		Properties: amqp091.Table{"product": "spamtraps"},
 	})
 	if err != nil {
-		wire.cut(net.ErrClosed)
+		wire.cut(net.ErrClosed) // if nothing has before
 		return nil, nil, openFault(b, wire.cause(), err)
 	}
 	link.silence.Store(int64(silenceLimit(cfg.Heartbeat)))
 	return connection, wire, nil
 }
 
-// openFault tells a broker that said no from a connection that broke while we waited for its answer: for the library both
+// openFault tells a broker that said no from a connection that broke while we waited for its answer; for the library both
 // are wrong credentials.
 func openFault(b broker, broken, err error) *fault {
 	var answer *amqp091.Error
-	if errors.As(err, &answer) && answer.Server || errors.Is(err, amqp091.ErrSASL) {
-		return newFault(fmt.Sprintf("%s refuses user %q on vhost %q", b.address(), b.user, b.vhost), err)
-	}
-	if broken != nil && !errors.Is(broken, net.ErrClosed) {
+	refused := newFault(fmt.Sprintf("%s refuses user %q on vhost %q", b.address(), b.user, b.vhost), err)
+	switch {
+	case errors.As(err, &answer) && answer.Server, errors.Is(err, amqp091.ErrSASL):
+		return refused
+	case errors.Is(err, amqp091.ErrCredentials) && errors.Is(broken, io.EOF):
+		// RabbitMQ says why only to clients that announce authentication_failure_close, and the library does not let us.
+		refused.why, refused.slow = "it hung up at the login: a wrong name or password", true
+		return refused
+	case broken != nil && !errors.Is(broken, net.ErrClosed):
 		err = broken
 	}
 	return newFault("cannot open a connection to "+b.address(), err)

@@ -177,7 +177,9 @@ func (d *door) refusal() *Error {
 		return d.shut.error(d.now())
 	}
 	if d.doubt != nil && (d.count > 0 || d.now().Before(d.doubt.next)) {
-		return d.doubt.error(d.now())
+		err := d.doubt.error(d.now())
+		err.Reason = ReasonProbing
+		return err
 	}
 	return nil
 }

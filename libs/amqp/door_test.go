@@ -189,7 +189,7 @@ func TestDoubtLetsOneTryOutAtATime(t *testing.T) {
 			if !try.probe {
 				t.Fatal("the try is not marked as one")
 			}
-			if _, err := d.enter(t.Context(), 1); reason(err) != ReasonRefused {
+			if _, err := d.enter(t.Context(), 1); reason(err) != ReasonProbing {
 				t.Fatalf("a second try beside the first: %v", err)
 			}
 			d.doubts(trouble{what: "refused", reason: ReasonRefused}, longestProbe)
@@ -244,7 +244,7 @@ func TestSessionLostDuringAnAlarmLeavesADoubt(t *testing.T) {
 		d.close(trouble{what: "lost the connection", reason: ReasonDown})
 		d.open(&session{})
 		try := mustEnter(t, d, 1)
-		if _, err := d.enter(t.Context(), 1); reason(err) != ReasonAlarm {
+		if _, err := d.enter(t.Context(), 1); reason(err) != ReasonProbing {
 			t.Fatalf("a whole window would be published into the alarm: %v", err)
 		}
 		d.trusts()

@@ -70,7 +70,7 @@ func describe(err error) (why string, slow bool) {
 		return silent.Error(), false
 	case errors.As(err, &closed):
 		return closed.Reason, closed.Server && refuses(closed)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "the broker closed the connection", false
 	case errors.As(err, &call):
 		return call.Error(), false

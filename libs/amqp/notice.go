@@ -8,16 +8,16 @@ import (
 )
 
 const (
-	repeatAfter = time.Minute     // a trouble that stays the same is logged again
-	changeAfter = 5 * time.Second // one that changes; a broker that restarts goes through several
+	repeatAfter = time.Minute     // the same words are logged again
+	changeAfter = 5 * time.Second // other words are; a broker that restarts goes through several states
 )
 
-// notice logs one kind of trouble: when it begins, when it changes, once a minute while it lasts, and its end. So a broker that is away for
-// an hour is sixty lines and not a million.
+// notice logs one kind of trouble: when it begins, when it changes, once a minute while it lasts, and its end. So a broker
+// that is away for an hour is sixty lines and not a million.
 type notice struct {
-	mu    sync.Mutex
-	words string
-	last  time.Time
+	mu   sync.Mutex
+	said map[string]time.Time // in this trouble
+	last time.Time
 }
 
 // warn logs the trouble unless that has just been said.
@@ -25,14 +25,12 @@ func (n *notice) warn(log *zerolog.Logger, what, why string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	words, now := join(what, why), time.Now()
-	wait := changeAfter
-	if words == n.words {
-		wait = repeatAfter
-	}
-	if n.words != "" && now.Sub(n.last) < wait {
+	if n.said == nil {
+		n.said = map[string]time.Time{}
+	} else if before, again := n.said[words]; again && now.Sub(before) < repeatAfter || now.Sub(n.last) < changeAfter {
 		return
 	}
-	n.words, n.last = words, now
+	n.said[words], n.last = now, now
 	log.Warn().Str("cause", why).Msg("amqp: " + what)
 }
 
@@ -47,8 +45,8 @@ func (n *notice) over(log *zerolog.Logger, what string, lasted time.Duration) {
 func (n *notice) clear() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	had := n.words != ""
-	n.words = ""
+	had := n.said != nil
+	n.said = nil
 	return had
 }
 

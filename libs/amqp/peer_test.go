@@ -16,8 +16,8 @@ type peer struct {
 	listener net.Listener
 	// published is called for each message, by one goroutine per connection.
 	published func(c *peerConn, channel uint16, tag uint64)
-	// frame, if set, is called before each frame is handled; false ends the connection.
-	frame func(c *peerConn, class, method uint16) bool
+	// header, if set, is called with the payload of each message's content header.
+	header func(payload []byte)
 
 	mu         sync.Mutex
 	conns      []*peerConn
@@ -111,6 +111,9 @@ func (p *peer) handle(c *peerConn, kind byte, channel uint16, payload []byte) bo
 	case 1:
 		return p.request(c, channel, binary.BigEndian.Uint16(payload), binary.BigEndian.Uint16(payload[2:]), payload[4:])
 	case 2:
+		if p.header != nil {
+			p.header(payload)
+		}
 		c.left[channel] = binary.BigEndian.Uint64(payload[4:])
 		p.complete(c, channel, 0)
 	case 3:
@@ -128,9 +131,6 @@ func (p *peer) complete(c *peerConn, channel uint16, got uint64) {
 }
 
 func (p *peer) request(c *peerConn, channel, class, method uint16, args []byte) bool {
-	if p.frame != nil && !p.frame(c, class, method) {
-		return false
-	}
 	switch [2]uint16{class, method} {
 	case [2]uint16{10, 11}: // connection.start-ok
 		rest := args[4+binary.BigEndian.Uint32(args):]

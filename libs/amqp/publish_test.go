@@ -12,7 +12,7 @@ func TestPublishedMessagesArrive(t *testing.T) {
 	b := rig.SharedBroker(t)
 	inbox := amqptest.NewInbox(t, b.URL(), "spam", "spam.mails")
 	p := run(t, settings(b.URL()))
-	p.waitReady(10 * time.Second)
+	p.waitReady(testPatience)
 	c := newCrowd(p, 20, 10<<10)
 	c.more(t, 2000, time.Minute)
 	c.end()

@@ -20,6 +20,9 @@ import (
 	"spamtraps.internal/libs/secret"
 )
 
+// testPatience is how long a test waits for a connection that nothing keeps from coming up.
+const testPatience = 10 * time.Second
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // journal is a log that a test reads.
@@ -188,6 +191,13 @@ func (c *crowd) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.accepted)
+}
+
+// nacks returns how many messages the broker has refused.
+func (c *crowd) nacks() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failures[ReasonRefused]
 }
 
 // more waits until n more messages have been accepted than now.

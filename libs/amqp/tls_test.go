@@ -121,7 +121,7 @@ func TestTLS(t *testing.T) {
 				refused(t, p, row.says)
 				return
 			}
-			p.waitReady(10 * time.Second)
+			p.waitReady(testPatience)
 			if err := p.Publish(t.Context(), message("a", 100<<10)); err != nil {
 				t.Error(err)
 			}

@@ -39,6 +39,9 @@ func NewInbox(t testing.TB, url, exchange, key string) *Inbox {
 	return in
 }
 
+// Queue returns an inbox on a queue that exists, for a test that owns it: reading takes the messages out.
+func Queue(url, name string) *Inbox { return &Inbox{url: url, queue: name} }
+
 // Messages returns everything that has arrived so far, in order, what earlier calls returned included.
 func (in *Inbox) Messages(t testing.TB) []amqp091.Delivery {
 	t.Helper()
