@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/rabbitmq/amqp091-go"
 	"github.com/rs/zerolog"
 
+	"spamtraps.internal/libs/amqp"
 	"spamtraps.internal/libs/envelope"
 )
 
@@ -118,7 +120,8 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	return nil
 }
 
-// Rcpt adds a recipient.
+// Rcpt adds a recipient, as go-smtp has parsed it: the quotes of a local part are gone, and one without a domain never gets
+// here, because go-smtp has refused it.
 func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	if !s.server.domains.take(to) {
 		s.server.metrics.rejected.WithLabelValues(reasonDomain).Inc()
@@ -151,13 +154,23 @@ func (s *session) LMTPData(r io.Reader, _ smtp.StatusCollector) error {
 	}
 	if err != nil {
 		s.server.metrics.deferred.WithLabelValues(reasonPublish).Inc()
-		log.Error().Err(err).Str("reason", reasonPublish).Int("size", len(body)).Msg("deferred")
+		log.WithLevel(severity(err)).Err(err).Str("reason", reasonPublish).Int("size", len(body)).Msg("deferred")
 		return errTryLater
 	}
 	s.server.metrics.confirmed.Inc()
 	log.Info().Int("size", len(body)).Int("recipients", len(mail.LMTP.RcptTo)).Str("mail_from", clip(s.from)).
 		TimeDiff("took", time.Now(), mail.ReceivedAt).Msg("confirmed")
 	return nil
+}
+
+// severity is how loud a failure to publish is logged: what passes by itself is said once, and loud, by the publisher; a mail
+// that can never pass comes again and again until somebody changes something.
+func severity(err error) zerolog.Level {
+	var failure *amqp.Error
+	if errors.As(err, &failure) && !failure.Permanent {
+		return zerolog.WarnLevel
+	}
+	return zerolog.ErrorLevel
 }
 
 // receive returns the whole mail, or the reply when there is none.

@@ -13,6 +13,7 @@ import (
 	"github.com/emersion/go-smtp"
 	"github.com/rabbitmq/amqp091-go"
 
+	"spamtraps.internal/libs/amqp"
 	"spamtraps.internal/libs/envelope"
 	"spamtraps.internal/lmtp-collector/internal/lmtp"
 	"spamtraps.internal/lmtp-collector/internal/lmtptest"
@@ -234,15 +235,21 @@ func TestEveryFailureToPublishIsTemporary(t *testing.T) {
 		name    string
 		publish func(context.Context, amqp091.Publishing) error
 		want    string
-		ends    bool
+		level   string
 	}{
-		{"an error", func(context.Context, amqp091.Publishing) error { return errors.New("disk full at /secret/path") }, "451 4.3.0 ", false},
-		{"an SMTP error for good", func(context.Context, amqp091.Publishing) error { return &smtp.SMTPError{Code: 554} }, "451 4.3.0 ", false},
+		{"an error that passes", func(context.Context, amqp091.Publishing) error {
+			return &amqp.Error{Reason: amqp.ReasonDown, Err: errors.New("cannot reach secret:5672")}
+		}, "451 4.3.0 ", "warn"},
+		{"an error that stays", func(context.Context, amqp091.Publishing) error {
+			return &amqp.Error{Permanent: true, Reason: amqp.ReasonTooLarge, Err: errors.New("too large")}
+		}, "451 4.3.0 ", "error"},
+		{"an unknown error", func(context.Context, amqp091.Publishing) error { return errors.New("disk full at /secret/path") }, "451 4.3.0 ", "error"},
+		{"an SMTP error for good", func(context.Context, amqp091.Publishing) error { return &smtp.SMTPError{Code: 554} }, "451 4.3.0 ", "error"},
 		{"a wrapped one", func(context.Context, amqp091.Publishing) error {
 			return fmt.Errorf("x: %w", &smtp.SMTPError{Code: 550})
-		}, "451 4.3.0 ", false},
-		{"a deadline", func(context.Context, amqp091.Publishing) error { return context.DeadlineExceeded }, "451 4.3.0 ", false},
-		{"a panic", func(context.Context, amqp091.Publishing) error { panic("broken") }, "421 ", true},
+		}, "451 4.3.0 ", "error"},
+		{"a deadline", func(context.Context, amqp091.Publishing) error { return context.DeadlineExceeded }, "451 4.3.0 ", "error"},
+		{"a panic", func(context.Context, amqp091.Publishing) error { panic("broken") }, "421 ", "error"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -257,7 +264,7 @@ func TestEveryFailureToPublishIsTemporary(t *testing.T) {
 					t.Errorf("got %q, want %s", reply, test.want)
 				}
 			}
-			if test.ends {
+			if test.want == "421 " {
 				c.expectEnd()
 			} else {
 				c.say("NOOP\r\n", "250")
@@ -265,8 +272,8 @@ func TestEveryFailureToPublishIsTemporary(t *testing.T) {
 			if n := r.counted(t, "spamtraps_lmtp_confirmed_total"); n != 0 {
 				t.Errorf("%v mails are counted as confirmed", n)
 			}
-			if !strings.Contains(r.log.String(), `"level":"error"`) {
-				t.Errorf("the log says nothing: %s", r.log)
+			if !strings.Contains(r.log.String(), `"level":"`+test.level+`"`) {
+				t.Errorf("the log has no %s: %s", test.level, r.log)
 			}
 		})
 	}
