@@ -10,7 +10,7 @@ import (
 // Common are the settings that every service has. It is embedded first in a service's configuration struct; Service.Defaults
 // must give AdminAddr, because each service has its own port; zero values of LogLevel and ShutdownTimeout are filled in.
 type Common struct {
-	FeedConfig string `env:"FEED_CONFIG" yaml:"-" flag:"feed-config" short:"f" empty:"none is read" desc:"YAML file with these settings; the Python package's feed_config.yml is read as it is."`
+	FeedConfig string `env:"FEED_CONFIG" yaml:"-" flag:"feed-config" short:"f" empty:"none is read" desc:"YAML file with these settings; that of the Python package is read as it is."`
 	Type       string `env:"-" yaml:"type" oneof:"amqp hpfeeds" empty:"amqp" desc:"What the Python package's feed file was for; only hpfeeds-bridge minds."`
 
 	Sensor          string        `env:"SENSOR" empty:"the host name" desc:"Name of this sensor, sent with each mail."`

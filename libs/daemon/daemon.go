@@ -66,7 +66,8 @@ type Service[C any] struct {
 	// that begins with one and isn't known is refused, because it is probably misspelt.
 	Prefixes []string
 	// Run builds the parts, registers them with Daemon.Go and Daemon.Watch, and returns when all are started; it must not
-	// block after that. Its context ends when the stop begins: it is for the start itself, parts have their own. An error ends the service with exit code 1.
+	// block after that. Its context ends when the stop begins: it is for the start itself, parts have their own. An error
+	// ends the service with exit code 1.
 	Run func(ctx context.Context, d *Daemon, cfg C) error
 	// Commands are the subcommands beside config, healthcheck, version and help.
 	Commands []Command[C]
@@ -117,8 +118,8 @@ type Daemon struct {
 // together have SHUTDOWN_TIMEOUT. After the stop has begun, Go starts nothing.
 func (d *Daemon) Go(name string, run func(ctx context.Context) error) { d.group.start(name, run) }
 
-// Watch adds a line to /readyz, or replaces that of the same name. The check is called at each request, from several goroutines at once, and must neither block
-// nor be slow.
+// Watch adds a line to /readyz, or replaces that of the same name. The check is called at each request, from several
+// goroutines at once, and must neither block nor be slow.
 func (d *Daemon) Watch(name string, check func() Health) { d.ready.watch(name, check) }
 
 // AdminAddr returns the address that /livez, /readyz and /metrics are served at: with port 0 in ADMIN_ADDR the port is the real one.

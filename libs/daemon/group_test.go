@@ -79,10 +79,13 @@ func TestStopCodes(t *testing.T) {
 			g.start("b", j.partFor("b", time.Second, broken))
 			g.start("c", j.partFor("c", time.Second, nil))
 		}},
-		{name: "each in time, all too late", want: ExitTimeout, log: `"part":"a","timeout":"10s","message":"did not stop in time"`, parts: func(j *journal, g *group) {
-			g.start("a", j.partFor("a", 6*time.Second, nil))
-			g.start("b", j.partFor("b", 6*time.Second, nil))
-		}},
+		{
+			name: "each in time, all too late", want: ExitTimeout, log: `"part":"a","timeout":"10s","message":"did not stop in time"`,
+			parts: func(j *journal, g *group) {
+				g.start("a", j.partFor("a", 6*time.Second, nil))
+				g.start("b", j.partFor("b", 6*time.Second, nil))
+			},
+		},
 		{name: "error and too late", want: ExitTimeout, log: `"part":"a","timeout":"10s"`, parts: func(j *journal, g *group) {
 			g.start("a", j.partFor("a", time.Hour, nil))
 			g.start("b", j.partFor("b", 0, broken))

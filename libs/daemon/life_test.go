@@ -42,7 +42,8 @@ func start(t *testing.T, svc daemon.Service[trapConfig], args, env []string) *li
 	}()
 	go func() {
 		defer write.Close()
-		l.code <- daemon.Main(svc, daemon.Process{Args: args, Env: env, Stdout: io.Discard, Stderr: io.MultiWriter(l.stderr, write), Signals: l.signals})
+		stderr := io.MultiWriter(l.stderr, write)
+		l.code <- daemon.Main(svc, daemon.Process{Args: args, Env: env, Stdout: io.Discard, Stderr: stderr, Signals: l.signals})
 	}()
 	return l
 }
@@ -144,7 +145,7 @@ func TestReadyThroughLife(t *testing.T) {
 	healthy <- false
 	expect("/readyz", http.StatusServiceUnavailable, "OK running\nNOK amqp: cannot reach rabbitmq:5672\\u000aOK \\u001b[32mforged\nOK publisher\n")
 	expect("/livez", http.StatusOK, "OK\n")
-	healthCode, healthText, _ = run(t, []string{"healthcheck"}, []string{"ADMIN_ADDR=" + strings.Replace(strings.TrimPrefix(base, "http://"), "127.0.0.1", "", 1), "AMQP_PORT=broken"})
+	healthCode, healthText, _ = run(t, []string{"healthcheck"}, []string{"ADMIN_ADDR=" + strings.TrimPrefix(base, "http://127.0.0.1"), "AMQP_PORT=broken"})
 	if healthCode != 1 || !strings.Contains(healthText, "NOK amqp") {
 		t.Errorf("healthcheck: %d %q", healthCode, healthText)
 	}
@@ -292,12 +293,15 @@ func TestProbesAnswerNothingElse(t *testing.T) {
 			t.Fatal(err)
 		}
 		answer.Body.Close()
-		if answer.StatusCode != row.want || answer.Header.Get("Cache-Control") != "no-store" || answer.Header.Get("X-Content-Type-Options") != "nosniff" {
+		if answer.StatusCode != row.want || answer.Header.Get("Cache-Control") != "no-store" ||
+			answer.Header.Get("X-Content-Type-Options") != "nosniff" {
 			t.Errorf("%s %s: %s %v", row.method, row.path, answer.Status, answer.Header)
 		}
 	}
 	_, metrics := get(t, base+"/metrics")
-	for _, want := range []string{`spamtraps_build_info{go_version="go1`, `service="trap",version="dev"} 1`, "go_goroutines ", "process_resident_memory_bytes "} {
+	for _, want := range []string{
+		`spamtraps_build_info{go_version="go1`, `service="trap",version="dev"} 1`, "go_goroutines ", "process_resident_memory_bytes ",
+	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics lack %s", want)
 		}
@@ -313,8 +317,8 @@ func TestAdminAddrInUse(t *testing.T) {
 	}
 	defer taken.Close()
 	code, _, stderr := run(t, nil, []string{"ADMIN_ADDR=" + taken.Addr().String()})
-	if want := "ADMIN_ADDR cannot be listened on: listen tcp " + taken.Addr().String() + ": bind: address already in use"; code != daemon.ExitFailed ||
-		!strings.Contains(stderr, want) {
+	want := "ADMIN_ADDR cannot be listened on: listen tcp " + taken.Addr().String() + ": bind: address already in use"
+	if code != daemon.ExitFailed || !strings.Contains(stderr, want) {
 		t.Errorf("exit code %d, log:\n%s", code, stderr)
 	}
 }

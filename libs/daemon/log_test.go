@@ -12,7 +12,11 @@ import (
 )
 
 // hostile is what a mail's author would put into a log: colours, a forged line, C1, line separators, bidi and invisible characters.
-const hostile = "\x1b[31mred\r\nforged\tline\x7f\u0085nel\u009bcsi\u2028ls\u2029ps\u202erlo\u2066iso\u200bzw\ufeffbom\U000e0041tag\xffraw é漢😀"
+const hostile = "\x1b[31mred\r\nforged\tline\x7f" +
+	"\u0085nel\u009bcsi\u2028ls\u2029ps\u202erlo\u2066iso\u200bzw\ufeffbom\U000e0041tag\xffraw é漢😀"
+
+// acting are the characters of hostile that do something, of which none may be left.
+const acting = "\x1b\r\n\t\x7f\u0085\u009b\u2028\u2029\u202e\u2066\u200b\ufeff\U000e0041\ufffd"
 
 func TestHostileValuesStayInTheirLine(t *testing.T) {
 	for _, format := range []string{"json", "console"} {
@@ -21,7 +25,7 @@ func TestHostileValuesStayInTheirLine(t *testing.T) {
 			log := newLogger(&out, &Common{LogLevel: "debug", LogFormat: format}, "trap")
 			log.Info().Str("value", hostile).Str(hostile, "key").Err(errors.New(hostile)).Strs("list", []string{hostile}).Msg("event " + hostile)
 			line, ended := strings.CutSuffix(out.String(), "\n")
-			if !ended || strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || unsafe(r) }) {
+			if !ended || strings.ContainsAny(line, acting) {
 				t.Errorf("unsafe: %q", line)
 			}
 			if !strings.Contains(line, "é漢😀") {
@@ -49,6 +53,15 @@ func TestJSONKeepsTheValue(t *testing.T) {
 	}
 	if event.Service != "trap" || event.Level != "info" {
 		t.Errorf("service %q, level %q", event.Service, event.Level)
+	}
+}
+
+func TestConsole(t *testing.T) {
+	var out bytes.Buffer
+	log := newLogger(&out, &Common{LogLevel: "info", LogFormat: "console"}, "trap")
+	log.Info().Str("key", "value").Msg("event")
+	if want := "Z INF event key=value service=trap\n"; !strings.HasSuffix(out.String(), want) {
+		t.Errorf("logged %q, want …%q", &out, want)
 	}
 }
 

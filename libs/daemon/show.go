@@ -70,7 +70,8 @@ func printHelp(out io.Writer, name, about string, commands []command, sections [
 	fmt.Fprintf(out, "\n%s\n", exitCodes)
 }
 
-const exitCodes = `Exit codes: 0 a clean stop, 1 failed while running, 2 configuration or command line refused, 3 not stopped within SHUTDOWN_TIMEOUT.`
+const exitCodes = "Exit codes: 0 a clean stop, 1 failed while running, 2 configuration or command line refused, " +
+	"3 not stopped within SHUTDOWN_TIMEOUT."
 
 func (c command) usage() string {
 	switch {
