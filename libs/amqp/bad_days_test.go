@@ -1,6 +1,8 @@
 package amqp
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -29,25 +31,26 @@ func TestBadDays(t *testing.T) {
 		name       string
 		hurt, heal func()
 		says       string // in the state while it lasts
+		keeps      bool   // the connection survives it
 	}
 	days := []day{
-		{"killed", b.Kill, b.Start, "cannot reach"},
-		{"connections closed", b.CloseAllConnections, func() {}, ""},
-		{"memory alarm", func() { b.MemoryAlarm(true) }, func() { b.MemoryAlarm(false) }, "the broker has an alarm"},
-		{"disk alarm", func() { b.DiskAlarm(true) }, func() { b.DiskAlarm(false) }, "the broker has an alarm"},
-		{"paused", b.Pause, b.Unpause, "cannot open a connection"},
-		{"cut off", b.Partition, b.Rejoin, "cannot"},
-		{"application stopped", b.StopApp, b.StartApp, "cannot"},
+		{"killed", b.Kill, b.Start, "cannot reach", false},
+		{"connections closed", b.CloseAllConnections, func() {}, "", false},
+		{"memory alarm", func() { b.MemoryAlarm(true) }, func() { b.MemoryAlarm(false) }, "the broker has an alarm", true},
+		{"disk alarm", func() { b.DiskAlarm(true) }, func() { b.DiskAlarm(false) }, "the broker has an alarm", true},
+		{"paused", b.Pause, b.Unpause, "cannot open a connection", false},
+		{"cut off", b.Partition, b.Rejoin, "cannot", false},
+		{"application stopped", b.StopApp, b.StartApp, "cannot", false},
 	}
 	if os.Getenv("CAMPAIGN") == "full" {
-		days = append(days, day{"stopped", b.Stop, b.Start, "cannot reach"})
+		days = append(days, day{"stopped", b.Stop, b.Start, "cannot reach", false})
 		for range 20 {
 			days = append(days, days[rand.IntN(len(days))])
 		}
 	}
 	for _, day := range days {
 		c.more(t, 100, 10*time.Second)
-		before := len(p.log.at("warn"))
+		before, connected := len(p.log.at("warn")), p.connections()
 		day.hurt()
 		if day.says != "" {
 			rig.Eventually(t, 10*time.Second, day.name+" shows in the state", func() bool {
@@ -59,6 +62,9 @@ func TestBadDays(t *testing.T) {
 		healed := time.Now()
 		c.more(t, 1, 5*time.Second)
 		t.Logf("%s: publishing again after %v", day.name, time.Since(healed))
+		if kept := p.connections() == connected; kept != day.keeps {
+			t.Errorf("%s: the connection was kept: %v", day.name, kept)
+		}
 		if lines := p.log.at("warn")[before:]; len(lines) < 1 || len(lines) > 3 {
 			t.Errorf("%s: %d warnings: %v", day.name, len(lines), lines)
 		}
@@ -67,6 +73,76 @@ func TestBadDays(t *testing.T) {
 	c.end()
 	p.stop()
 	account(t, inbox.Copies(t), c, cfg.InFlight*len(days))
+}
+
+// An alarm while far more is outstanding than the kernel's buffers hold: some message is caught within its own bytes. Every
+// caller must have an answer at once, and nothing may wedge, as the library alone does.
+func TestAlarmAndLimitOfOwnBroker(t *testing.T) {
+	b := rig.OwnBroker(t)
+	inbox := amqptest.NewInbox(t, b.URL(), "spam", "spam.mails")
+
+	t.Run("alarm among large messages", func(t *testing.T) {
+		cfg := settings(b.URL())
+		cfg.Heartbeat = 2 * time.Second
+		p := run(t, cfg)
+		p.waitReady(testPatience)
+		b.MemoryAlarm(true)
+		const callers = 60
+		begun := time.Now()
+		results := make(chan error, callers)
+		for i := range callers {
+			go func() { results <- p.Publish(context.Background(), message(fmt.Sprint(i), 512<<10)) }()
+		}
+		for range callers {
+			if err := <-results; reason(err) != ReasonAlarm && reason(err) != ReasonDown {
+				t.Errorf("got %v", err)
+			}
+		}
+		if took := time.Since(begun); took > alarmGrace+3*time.Second {
+			t.Errorf("the last caller had its answer after %v", took)
+		}
+		c := newCrowd(p, 20, 1000)
+		rig.Eventually(t, testPatience, "a try meets the alarm", func() bool { return p.door.alarmed() })
+		t.Log(p.State())
+		b.MemoryAlarm(false)
+		c.more(t, 100, 5*time.Second)
+		c.end()
+		if n := p.connections(); n > 2 {
+			t.Errorf("%d connections because of one alarm", n)
+		}
+		account(t, inbox.Copies(t), c, cfg.InFlight)
+	})
+
+	t.Run("body over the broker's limit", func(t *testing.T) {
+		const limit = 1_000_000
+		setLimit := func(bytes int) {
+			b.Ctl("eval", fmt.Sprintf("persistent_term:put(max_message_size, %d).", bytes))
+			b.CloseAllConnections()
+		}
+		setLimit(limit)
+		p := run(t, settings(b.URL()))
+		p.waitReady(testPatience)
+		c := newCrowd(p, 20, 1000)
+		c.more(t, 100, testPatience)
+		large := message("large", limit+1)
+		for attempt := range 2 { // the first teaches us the limit, at the cost of a connection
+			err := p.Publish(t.Context(), large)
+			var failure *Error
+			if !errors.As(err, &failure) || !failure.Permanent || failure.Reason != ReasonTooLarge {
+				t.Errorf("attempt %d: %v", attempt, err)
+			}
+			c.more(t, 100, 5*time.Second)
+		}
+		if p.MaxMessageBytes() != limit || p.connections() != 2 {
+			t.Errorf("the limit is taken to be %d after %d connections", p.MaxMessageBytes(), p.connections())
+		}
+		setLimit(16 << 20) // forgotten when the broker has been away
+		rig.Eventually(t, testPatience, "the limit is forgotten", func() bool { return p.MaxMessageBytes() == p.cfg.MaxMessageBytes })
+		p.waitReady(testPatience)
+		rig.Eventually(t, testPatience, "the large message passes", func() bool { return p.Publish(t.Context(), large) == nil })
+		c.end()
+		account(t, inbox.Copies(t), c, 3*p.cfg.InFlight)
+	})
 }
 
 // account compares what was accepted with what has arrived.
@@ -79,8 +155,10 @@ func account(t *testing.T, copies map[string]int, c *crowd, mayDuplicate int) {
 		}
 	}
 	duplicates := 0
-	for _, n := range copies {
-		duplicates += n - 1
+	for id, n := range copies {
+		if strings.HasPrefix(id, fmt.Sprintf("%d/", c.number)) {
+			duplicates += n - 1
+		}
 	}
 	summary := fmt.Sprintf("%d accepted, %d arrived, %d duplicates, failures %v", len(c.accepted), len(copies), duplicates, c.failures)
 	t.Log(summary)

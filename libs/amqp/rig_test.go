@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,6 +114,9 @@ func (s *subject) waitReady(limit time.Duration) {
 	rig.Eventually(s.t, limit, "publisher is ready", func() bool { return s.Ready() == nil })
 }
 
+// connections returns how many have been made.
+func (s *subject) connections() int { return strings.Count(s.log.text(), `"amqp: connected"`) }
+
 // message makes a message of size bytes.
 func message(id string, size int) amqp091.Publishing {
 	return amqp091.Publishing{MessageId: id, DeliveryMode: amqp091.Persistent, Body: bytes.Repeat([]byte("x"), size)}
@@ -129,6 +133,7 @@ func reason(err error) Reason {
 
 // crowd publishes messages from many goroutines until told to stop, each message again until it is accepted, as callers do.
 type crowd struct {
+	number   int64 // part of its messages' ids
 	mu       sync.Mutex
 	accepted map[string]bool
 	failures map[Reason]int
@@ -138,8 +143,10 @@ type crowd struct {
 	halt     chan struct{}
 }
 
+var crowds atomic.Int64
+
 func newCrowd(s *subject, workers, size int) *crowd {
-	c := &crowd{accepted: map[string]bool{}, failures: map[Reason]int{}, halt: make(chan struct{})}
+	c := &crowd{number: crowds.Add(1), accepted: map[string]bool{}, failures: map[Reason]int{}, halt: make(chan struct{})}
 	for w := range workers {
 		c.wg.Go(func() { c.work(s, w, size) })
 	}
@@ -153,7 +160,7 @@ func (c *crowd) work(s *subject, worker, size int) {
 			return
 		default:
 		}
-		id := fmt.Sprintf("%d-%d", worker, i)
+		id := fmt.Sprintf("%d/%d-%d", c.number, worker, i)
 		err := s.Publish(context.Background(), message(id, size))
 		c.mu.Lock()
 		c.tries++
