@@ -3,6 +3,8 @@ package amqp
 import (
 	"fmt"
 	"time"
+
+	"github.com/rabbitmq/amqp091-go"
 )
 
 // growingLooks is for how many looks in a row a backlog must have grown, with nobody to drain it, before that is said.
@@ -55,8 +57,11 @@ func (p *Publisher) lookAtBacklog(s *session, ask *scratch, seen *backlog) error
 		return nil
 	}
 	found, err := s.depth(ask)
-	if err != nil {
-		return s.topologyFault(fmt.Sprintf("look at queue %q", s.cfg.Queue), "", err) // gone, for one: the next session makes it anew
+	switch {
+	case answered(err, amqp091.NotFound):
+		return p.bind(s) // somebody has deleted it
+	case err != nil:
+		return s.topologyFault(fmt.Sprintf("look at queue %q", s.cfg.Queue), "", err)
 	}
 	p.metrics.messages.Set(float64(found.Messages))
 	p.metrics.consumers.Set(float64(found.Consumers))

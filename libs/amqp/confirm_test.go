@@ -120,6 +120,13 @@ func TestHalfAFrame(t *testing.T) {
 	}
 }
 
+// Headers that would not fit into the broker's frames would end the connection for everybody.
+func TestBrokerWithSmallFrames(t *testing.T) {
+	broker := newPeer(t, nil)
+	broker.frameMax = 4096
+	refused(t, run(t, broker.settings()), "the broker's frame_max is 4096")
+}
+
 // With a client certificate and no password the broker learns who we are from the certificate.
 func TestExternalLogin(t *testing.T) {
 	broker := newPeer(t, func(c *peerConn, channel uint16, tag uint64) { c.ack(channel, tag) })

@@ -24,6 +24,8 @@ const (
 	setupLimit = 15 * time.Second
 	// frameSize is RabbitMQ's own default; amqp091.Open has none.
 	frameSize = 128 << 10
+	// leastFrame is what the properties of a message can need: the header table, and nine strings.
+	leastFrame = maxTable + 4<<10
 )
 
 // silenceLimit is how long an open connection may stay silent. The broker sends a heartbeat each half interval, so a dead
@@ -63,6 +65,13 @@ func dial(ctx context.Context, cfg *Config, b broker) (*amqp091.Connection, *wir
 	if err != nil {
 		wire.cut(net.ErrClosed) // if nothing has before
 		return nil, nil, openFault(b, wire.cause(), err)
+	}
+	if frame := connection.Config.FrameSize; frame > 0 && frame < leastFrame {
+		wire.cut(net.ErrClosed)
+		return nil, nil, &fault{
+			what: "cannot publish at " + b.address(), slow: true,
+			why: fmt.Sprintf("the broker's frame_max is %d, and the headers of a message may need %d", frame, leastFrame),
+		}
 	}
 	link.silence.Store(int64(silenceLimit(cfg.Heartbeat)))
 	return connection, wire, nil

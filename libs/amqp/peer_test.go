@@ -17,7 +17,8 @@ type peer struct {
 	// published is called for each message, by one goroutine per connection.
 	published func(c *peerConn, channel uint16, tag uint64)
 	// header, if set, is called with the payload of each message's content header.
-	header func(payload []byte)
+	header   func(payload []byte)
+	frameMax uint32
 
 	mu         sync.Mutex
 	conns      []*peerConn
@@ -39,7 +40,7 @@ func newPeer(t testing.TB, published func(c *peerConn, channel uint16, tag uint6
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &peer{t: t, listener: l, published: published}
+	p := &peer{t: t, listener: l, published: published, frameMax: 128 << 10}
 	p.wg.Go(p.accept)
 	t.Cleanup(func() {
 		_ = l.Close()
@@ -137,7 +138,7 @@ func (p *peer) request(c *peerConn, channel, class, method uint16, args []byte) 
 		p.mu.Lock()
 		p.mechanisms = append(p.mechanisms, string(rest[1:1+rest[0]]))
 		p.mu.Unlock()
-		c.method(0, 10, 30, []byte{0, 0, 0, 2, 0, 0, 0, 0})
+		c.method(0, 10, 30, []byte{0, 0}, binary.BigEndian.AppendUint32(nil, p.frameMax), []byte{0, 0})
 	case [2]uint16{10, 40}: // connection.open
 		c.method(0, 10, 41, short(""))
 	case [2]uint16{10, 50}: // connection.close

@@ -30,10 +30,11 @@ type Publisher struct {
 	door    *door
 	metrics *metrics
 
-	limit     atomic.Int64 // largest body: as configured, or what the broker has said
-	tooLarge  atomic.Bool  // the last session ended because of a larger one
-	forbidden atomic.Bool  // it has been said that the broker's own definitions own the binding
-	backlog   atomic.Pointer[string]
+	limit      atomic.Int64           // largest body: as configured, or what the broker has said
+	tooLarge   atomic.Bool            // the last session ended because of a larger one
+	forbidden  atomic.Bool            // it has been said that the broker's own definitions own the binding
+	unverified atomic.Bool            // it has been said that certificates are not verified
+	backlog    atomic.Pointer[string] // what is to be said of the backlog queue, if anything
 
 	next         int // broker to try first; only Run's goroutine uses it
 	backlogEvery time.Duration
@@ -78,6 +79,9 @@ func (p *Publisher) Publish(ctx context.Context, m amqp091.Publishing) error {
 }
 
 func (p *Publisher) publish(ctx context.Context, m *amqp091.Publishing) error {
+	if ctx.Err() != nil {
+		return gaveUp(ctx, "before it was published")
+	}
 	if err := check(m); err != nil {
 		return err
 	}

@@ -15,9 +15,6 @@ import (
 // closed; also with a broker that does not answer.
 func (p *Publisher) Run(ctx context.Context) error {
 	defer p.door.close(trouble{what: "not running", reason: ReasonNotRunning})
-	if !p.cfg.CheckCert {
-		p.log.Warn().Msg("amqp: the broker's certificate is not verified (AMQP_CHECK_CERT)")
-	}
 	p.door.close(trouble{what: "connecting", reason: ReasonDown})
 	retry := pauses{jitter: p.jitter}
 	for ctx.Err() == nil {
@@ -30,19 +27,20 @@ func (p *Publisher) Run(ctx context.Context) error {
 		}
 		if err != nil {
 			p.away(err)
-			retry.wait(ctx, isSlow(err))
-		} else if lasted := p.serve(ctx, s); lasted < stableAfter {
-			retry.wait(ctx, false)
-		} else {
+			_, slow := describe(err)
+			retry.wait(ctx, slow)
+			continue
+		}
+		lasted := p.serve(ctx, s)
+		_, slow := describe(s.cause)
+		switch slow = slow && !p.tooLarge.Load(); { // whoever sent too large a message has been told so
+		case slow || lasted < stableAfter:
+			retry.wait(ctx, slow)
+		default:
 			retry.tries = 0
 		}
 	}
 	return nil
-}
-
-func isSlow(err error) bool {
-	var f *fault
-	return errors.As(err, &f) && f.slow
 }
 
 // away notes that no broker could be used.
@@ -97,6 +95,9 @@ func merge(faults []*fault) *fault {
 
 // session connects to one broker and makes everything ready for the first publish.
 func (p *Publisher) session(ctx context.Context, b broker) (*session, error) {
+	if b.tls && !p.cfg.CheckCert && !p.unverified.Swap(true) {
+		p.log.Warn().Msg("amqp: the broker's certificate is not verified (AMQP_CHECK_CERT)")
+	}
 	ctx, cancel := context.WithTimeout(ctx, setupLimit)
 	defer cancel()
 	conn, wire, err := dial(ctx, &p.cfg, b)
