@@ -379,6 +379,9 @@ func TestSecretsAreNeverShown(t *testing.T) {
 		_, metrics := get(t, base+"/metrics")
 		l.signals <- syscall.SIGTERM
 		l.end(t, daemon.ExitFailed)
+		if strings.HasPrefix(env[0], "AMQP_URL=") && strings.Contains(l.stderr.String(), `"AMQP_HOST"`) {
+			t.Error("a setting that doesn't count is logged as effective")
+		}
 		shown.WriteString(ready + metrics + l.stderr.String())
 	}
 	if text := shown.String(); strings.Contains(text, hidden) || strings.Contains(text, "default-password") {
