@@ -23,7 +23,7 @@ func campaign(few, often int) int {
 func TestTerminatedWithMailInFlight(t *testing.T) {
 	broker := rig.SharedBroker(t)
 	socket := filepath.Join(t.TempDir(), "lmtp")
-	env := settings(broker, socket)
+	env := settings(broker.URL(), socket)
 	first := launch(t, env)
 	load := startMTA(t, socket, 8)
 	load.await(t, 50)
@@ -69,7 +69,7 @@ func TestTerminatedWithMailInFlight(t *testing.T) {
 func TestKilledAtRandom(t *testing.T) {
 	broker := rig.SharedBroker(t)
 	socket := filepath.Join(t.TempDir(), "lmtp")
-	env := settings(broker, socket)
+	env := settings(broker.URL(), socket)
 	collector := launch(t, env)
 	load := startMTA(t, socket, 16)
 	for range campaign(5, 50) {
@@ -85,7 +85,7 @@ func TestKilledAtRandom(t *testing.T) {
 func TestBrokerHasBadDays(t *testing.T) {
 	broker := rig.OwnBroker(t)
 	socket := filepath.Join(t.TempDir(), "lmtp")
-	env := append(settings(broker, socket), "AMQP_HEARTBEAT=2s", "AMQP_CONFIRM_TIMEOUT=5s")
+	env := append(settings(broker.URL(), socket), "AMQP_HEARTBEAT=2s", "AMQP_CONFIRM_TIMEOUT=5s")
 	collector := launch(t, env)
 	load := startMTA(t, socket, 16)
 	days := []struct {
@@ -119,6 +119,9 @@ func TestBrokerHasBadDays(t *testing.T) {
 	}
 	load.await(t, 100)
 	load.finish(t, broker)
+	if peak := collector.peakRSS(t); peak > 64<<20 {
+		t.Errorf("the collector grew to %d MiB", peak>>20)
+	}
 	collector.terminate(t)
 	if code := collector.exit(); code != daemon.ExitOK {
 		t.Errorf("exit code %d", code)

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"spamtraps.internal/libs/daemon"
 	"spamtraps.internal/libs/envelope"
@@ -17,7 +19,7 @@ import (
 
 func TestMailArrivesExactly(t *testing.T) {
 	broker := rig.SharedBroker(t)
-	in := boot(t, broker, "AMQP_MAX_MESSAGE_BYTES=1MiB")
+	in := boot(t, broker.URL(), "AMQP_MAX_MESSAGE_BYTES=1MiB")
 	c, err := hello(in.socket)
 	if err != nil {
 		t.Fatal(err)
@@ -92,6 +94,26 @@ func TestMailArrivesExactly(t *testing.T) {
 				t.Errorf("the log does not tell of it")
 			}
 		})
+	}
+}
+
+func TestReadinessFollowsTheBroker(t *testing.T) {
+	broker := rig.SharedBroker(t)
+	proxy := rig.NewProxy(t, fmt.Sprintf("%s:%d", broker.Host, broker.Port))
+	in := boot(t, broker.URLAt(proxy.Addr()))
+	if status, text := in.log.readiness(t); status != http.StatusOK || !strings.Contains(text, "amqp: publishing") || !strings.Contains(text, "lmtp: listening on "+in.socket) {
+		t.Errorf("with the broker: %d %s", status, text)
+	}
+	proxy.Refuse()
+	proxy.Reset()
+	rig.Eventually(t, 5*time.Second, "MAIL is deferred", func() bool { return deferred(t, in.socket) })
+	if status, text := in.log.readiness(t); status != http.StatusServiceUnavailable || !strings.Contains(text, "NOK amqp: ") {
+		t.Errorf("without the broker: %d %s", status, text)
+	}
+	proxy.Accept()
+	rig.Eventually(t, 5*time.Second, "mail is taken again", func() bool { return takesMail(in.socket) })
+	if status, text := in.log.readiness(t); status != http.StatusOK {
+		t.Errorf("with the broker again: %d %s", status, text)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,10 +52,10 @@ func buildAndRun(m *testing.M) int {
 	return 0
 }
 
-// settings are those of a collector that publishes to broker and listens on socket.
-func settings(broker *rig.Broker, socket string) []string {
+// settings are those of a collector that publishes to the broker at url and listens on socket.
+func settings(url, socket string) []string {
 	return []string{
-		"AMQP_URL=" + broker.URL(),
+		"AMQP_URL=" + url,
 		"LMTP_LISTEN=unix:" + socket, "ADMIN_ADDR=127.0.0.1:0", "SENSOR=sensor-1", "SHUTDOWN_TIMEOUT=10s",
 	}
 }
@@ -141,11 +142,11 @@ type inside struct {
 	code    chan int
 }
 
-func boot(t *testing.T, broker *rig.Broker, env ...string) *inside {
+func boot(t *testing.T, url string, env ...string) *inside {
 	t.Helper()
 	in := &inside{socket: filepath.Join(t.TempDir(), "lmtp"), log: new(console), signals: make(chan os.Signal, 1), code: make(chan int, 1)}
 	process := daemon.Process{
-		Env: append(settings(broker, in.socket), env...), Stdout: io.Discard, Stderr: in.log, Signals: in.signals,
+		Env: append(settings(url, in.socket), env...), Stdout: io.Discard, Stderr: in.log, Signals: in.signals,
 	}
 	go func() { in.code <- daemon.Main(service, process) }()
 	t.Cleanup(func() {
@@ -182,6 +183,42 @@ func hello(socket string) (*lmtptest.Client, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// readiness returns what /readyz says, its status and its text.
+func (c *console) readiness(t *testing.T) (int, string) {
+	t.Helper()
+	addr := c.events(t, "listening")[0]["addr"]
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://%s/readyz", addr), http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Close = true
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(text)
+}
+
+// peakRSS is the most memory that a running process has had, in bytes.
+func (p *process) peakRSS(t *testing.T) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, peak, _ := strings.Cut(string(status), "VmHWM:")
+	var kib int
+	if _, err := fmt.Sscan(peak, &kib); err != nil {
+		t.Fatal(err)
+	}
+	return kib << 10
 }
 
 // mail is one that came out of the queue.

@@ -111,10 +111,14 @@ type running struct {
 	stopped          chan struct{}
 }
 
-const grace = 300 * time.Millisecond
-
 // start runs a server until the test ends. change may alter the defaults.
 func start(t *testing.T, publisher lmtp.Publisher, change func(*lmtp.Config)) *running {
+	t.Helper()
+	return startWithGrace(t, publisher, change, time.Minute)
+}
+
+// startWithGrace is start for a server that gives what is in flight so long when it is stopped.
+func startWithGrace(t *testing.T, publisher lmtp.Publisher, change func(*lmtp.Config), grace time.Duration) *running {
 	t.Helper()
 	cfg := lmtp.Defaults()
 	cfg.Listen = "127.0.0.1:0"

@@ -115,7 +115,7 @@ func (c *Conn) begin() (inBody bool, err error) {
 	if c.ended != nil {
 		return false, c.ended
 	}
-	if !c.body && len(c.rest) == 0 {
+	if !c.body {
 		c.lineBy = time.Now().Add(c.limits.Idle)
 	}
 	return c.body, nil
