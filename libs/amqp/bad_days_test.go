@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +27,7 @@ func TestBadDays(t *testing.T) {
 	p := run(t, cfg)
 	p.waitReady(testPatience)
 	c := newCrowd(p, 30, 4<<10)
+	goroutines := runtime.NumGoroutine()
 
 	type day struct {
 		name       string
@@ -70,6 +72,13 @@ func TestBadDays(t *testing.T) {
 		}
 	}
 	c.more(t, 100, 10*time.Second)
+	rig.Eventually(t, testPatience, "no goroutines are left over", func() bool { return runtime.NumGoroutine() <= goroutines+5 })
+	var memory runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&memory)
+	if memory.HeapInuse > 64<<20 {
+		t.Errorf("%d MiB of heap are in use", memory.HeapInuse>>20)
+	}
 	c.end()
 	p.stop()
 	account(t, inbox.Copies(t), c, cfg.InFlight*len(days))

@@ -99,6 +99,62 @@ func TestConfirmsOutOfOrder(t *testing.T) {
 	}
 }
 
+// An alarm fails what is in flight at once, and is not mistaken for missing confirms, however long it lasts; the connection
+// survives it, and the room comes back when the broker confirms after all.
+func TestAlarmKeepsTheConnection(t *testing.T) {
+	type order struct {
+		c       *peerConn
+		channel uint16
+		tag     uint64
+	}
+	got := make(chan order, 8)
+	broker := newPeer(t, func(c *peerConn, channel uint16, tag uint64) { got <- order{c, channel, tag} })
+	cfg := broker.settings()
+	cfg.ConfirmTimeout = time.Second
+	p := run(t, cfg)
+	p.waitReady(testPatience)
+
+	results := make(chan error, 3)
+	for i := range cap(results) {
+		go func() { results <- p.Publish(t.Context(), message(fmt.Sprint(i), 10)) }()
+	}
+	var orders []order
+	for range cap(results) {
+		orders = append(orders, <-got)
+	}
+	begun := time.Now()
+	orders[0].c.blocked("low on memory")
+	for range cap(results) {
+		if err := <-results; reason(err) != ReasonAlarm || !strings.Contains(err.Error(), "low on memory") {
+			t.Errorf("got %v", err)
+		}
+	}
+	if took := time.Since(begun); took > cfg.ConfirmTimeout/2 {
+		t.Errorf("the callers had their answer after %v", took)
+	}
+	if err := p.Publish(t.Context(), message("a", 10)); reason(err) != ReasonAlarm {
+		t.Errorf("during the alarm: %v", err)
+	}
+	rig.Eventually(t, 5*time.Second, "the alarm is older than a confirm may be", func() bool {
+		return time.Since(begun) > 2*cfg.ConfirmTimeout
+	})
+	orders[0].c.unblocked()
+	p.waitReady(testPatience)
+	if count, _ := p.door.load(); count != len(orders) {
+		t.Errorf("%d messages are in flight", count)
+	}
+	for _, o := range orders {
+		o.c.ack(o.channel, o.tag)
+	}
+	rig.Eventually(t, 5*time.Second, "the room is free again", func() bool { count, _ := p.door.load(); return count == 0 })
+	if n := broker.connections(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+	if warnings := p.log.at("warn"); len(warnings) != 1 {
+		t.Errorf("warnings: %v", warnings)
+	}
+}
+
 // A broker that dies within a frame is a lost connection, and no more than that.
 func TestHalfAFrame(t *testing.T) {
 	broker := newPeer(t, func(c *peerConn, channel uint16, tag uint64) {

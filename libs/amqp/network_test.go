@@ -119,6 +119,27 @@ func TestStopWithFrozenNetwork(t *testing.T) {
 	}
 }
 
+// When Publish has returned, whatever its end, nobody reads the message any more: its owner may use the memory again. The
+// race detector sees it if not.
+func TestBodyIsItsOwnersAgain(t *testing.T) {
+	b := rig.SharedBroker(t)
+	cfg, proxy := behind(t, b)
+	cfg.Heartbeat = time.Second
+	p := run(t, cfg)
+	p.waitReady(testPatience)
+	proxy.Freeze()
+	ctx, cancel := context.WithCancel(t.Context())
+	m := message("a", 16<<20)
+	result := make(chan error, 1)
+	go func() { result <- p.Publish(ctx, m) }()
+	rig.Eventually(t, 5*time.Second, "the message is being written", func() bool { n, _ := p.door.load(); return n == 1 })
+	cancel()
+	if err := <-result; err == nil {
+		t.Error("it was accepted")
+	}
+	clear(m.Body)
+}
+
 // A normal stop waits for the confirms of what is in flight.
 func TestStopWithMailInFlight(t *testing.T) {
 	b := rig.SharedBroker(t)

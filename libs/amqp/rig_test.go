@@ -101,11 +101,23 @@ func run(t testing.TB, cfg Config, tweaks ...func(*Publisher)) *subject {
 	}}
 	t.Cleanup(func() {
 		s.stop()
+		keepsSecrets(t, cfg, log.text()+p.State().Text)
 		if t.Failed() {
 			t.Logf("log of the publisher:\n%s", log.text())
 		}
 	})
 	return s
+}
+
+// keepsSecrets looks for passwords where none may be.
+func keepsSecrets(t testing.TB, cfg Config, text string) {
+	t.Helper()
+	brokers, _ := cfg.brokers()
+	for _, b := range brokers {
+		if len(b.password) > len("secret") && strings.Contains(text, b.password) {
+			t.Errorf("a password is in the log or the state")
+		}
+	}
 }
 
 // waitReady returns when the publisher would take a message.
