@@ -49,7 +49,7 @@ func TestServiceImagesHoldNothingButTheService(t *testing.T) {
 			if config.Healthcheck == nil || !slices.Contains(config.Healthcheck.Test, "healthcheck") {
 				t.Errorf("health check: %+v", config.Healthcheck)
 			}
-			for _, label := range []string{"title", "version", "revision", "licenses", "source"} {
+			for _, label := range []string{"title", "version", "revision", "licenses", "created"} {
 				if config.Labels["org.opencontainers.image."+label] == "" {
 					t.Errorf("there is no label org.opencontainers.image.%s", label)
 				}

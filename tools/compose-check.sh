@@ -3,7 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/compose.sh config -q
-taken=$(grep -v '^[[:space:]]*#' compose.yaml | grep -oE '\$\{[A-Za-z_]+' | sed 's/\${//' | sort -u)
+# ${NAME:-default} anywhere, and a lone NAME: among a service's variables, which passes the environment's value on.
+taken=$(grep -v '^[[:space:]]*#' compose.yaml | { grep -oE '\$\{[A-Za-z_]+|^      [A-Z][A-Z_]+:$' || true; } | tr -d '${: ' | sort -u)
 documented=$(grep -oE '^#? ?[A-Za-z_]+=' .env.example | tr -d '#= ' | sort -u)
 diff <(echo "$taken") <(echo "$documented") >/dev/null || {
 	echo "compose.yaml and .env.example differ (< only in compose.yaml, > only in .env.example):" >&2

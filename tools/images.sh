@@ -10,6 +10,7 @@ for line in $bases; do args+=(--build-arg "$line"); done
 prefix=${SPAMTRAPS_IMAGE_PREFIX:-spamtraps}
 version=${SPAMTRAPS_VERSION:-dev}
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+created=$(git log -1 --format=%cI 2>/dev/null || true)
 
 # image NAME ARG…: builds one image and prints only what went wrong. VERSION and REVISION come after all that is costly in
 # each Dockerfile.
@@ -17,7 +18,7 @@ image() {
 	local name=$1 out
 	shift
 	if ! out=$(docker build -t "$prefix/$name:$version" "${args[@]}" --build-arg "VERSION=$version" \
-		--build-arg "REVISION=$revision" "$@" 2>&1); then
+		--build-arg "REVISION=$revision" --build-arg "CREATED=$created" "$@" 2>&1); then
 		printf '%s\n' "$out" | tail -40 >&2
 		printf 'images: building %s failed\n' "$name" >&2
 		exit 1

@@ -7,12 +7,18 @@ cd "$(dirname "$0")/../.."
 export COMPOSE_PROJECT_NAME=spamtraps-demo
 export SPAMTRAPS_VERSION=${SPAMTRAPS_VERSION:-dev}
 # Ports of the host that nobody else has, for the pages to look at.
-export SMTP_PUBLISH=127.0.0.1:0 MANAGEMENT_PUBLISH=127.0.0.1:0 LMTP_ADMIN_PUBLISH=127.0.0.1:0
+export SMTP_PUBLISH=127.0.0.1:0 RABBITMQ_AMQP_PUBLISH=127.0.0.1:0 RABBITMQ_UI_PUBLISH=127.0.0.1:0
+export LMTP_COLLECTOR_ADMIN_PUBLISH=127.0.0.1:0
+# Postfix tries again after seconds instead of a minute: people are watching.
+export POSTFIX_QUEUE_RUN_DELAY=2s POSTFIX_MINIMAL_BACKOFF_TIME=2s POSTFIX_MAXIMAL_BACKOFF_TIME=4s
 mails=${DEMO_MAILS:-1000}
 
 compose() { tools/compose.sh -f compose.yaml -f e2e/demo/compose.yaml "$@"; }
-driver() { compose --profile demo run --rm -T demo "$@"; }
-container() { compose ps -q "$1"; }
+# Compose's own chatter is not the demo's.
+driver() { compose --profile demo run --rm -T demo "$@" 2> >(grep -vE '^ ?(Creating|Container|Network|Volume) ' >&2); }
+container() {
+	docker ps -aq --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" --filter "label=com.docker.compose.service=$1"
+}
 say() { printf '\n== %s\n' "$*"; }
 
 if [ "${1:-}" = down ]; then
@@ -69,7 +75,7 @@ port() { docker port "$(container "$1")" "$2" | head -1; }
 cat <<TXT
 
 Look around:
-  RabbitMQ          http://$(port rabbitmq 15672), user admin, password: docker exec $(container rabbitmq) cat /secrets/admin/password
+  RabbitMQ          http://$(port rabbitmq 15672), user admin, password: docker exec $(container rabbitmq | cut -c1-12) cat /secrets/admin/password
   lmtp-collector    http://$(port lmtp-collector 9602)/readyz and /metrics
   SMTP              $(port postfix 25)
 Remove it all: make demo-down
