@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -146,7 +147,9 @@ func TestRefusedStarts(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			var stderr console
-			code := daemon.Main(service, daemon.Process{Args: test.args, Env: test.env, Stdout: io.Discard, Stderr: &stderr})
+			signals := make(chan os.Signal, 1)
+			signals <- syscall.SIGTERM // a start that is not refused ends at once
+			code := daemon.Main(service, daemon.Process{Args: test.args, Env: test.env, Stdout: io.Discard, Stderr: &stderr, Signals: signals})
 			if code != daemon.ExitRefused {
 				t.Errorf("exit code %d", code)
 			}
