@@ -67,7 +67,8 @@ func samples() []letter {
 		{"bargain@spam.example", []string{"sales@trap.example"}, header("Cheap watches") + "\r\nBuy now.\r\n"},
 		{"", []string{"forged@trap.example"}, header("Undelivered Mail Returned to Sender") + "\r\nThe joe job's bounce.\r\n"},
 		{
-			"list@spam.example", []string{"one@trap.example", "two@other-trap.example", "three@trap.example"},
+			"list@spam.example",
+			[]string{"one@trap.example", "two@other-trap.example", "three@trap.example"},
 			header("One mail, three traps") + "\r\nDear customer,\r\n..dots and a line of 2,000 characters:\r\n" +
 				strings.Repeat("x", 2000) + "\r\n",
 		},

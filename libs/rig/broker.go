@@ -219,7 +219,7 @@ func (b *Broker) WaitReady() {
 }
 
 func (b *Broker) greets() bool {
-	c, err := net.DialTimeout("tcp", net.JoinHostPort(b.Host, strconv.Itoa(b.Port)), time.Second)
+	c, err := dial(net.JoinHostPort(b.Host, strconv.Itoa(b.Port)), time.Second)
 	if err != nil {
 		return false
 	}

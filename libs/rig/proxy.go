@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// dialTimeout bounds the proxy's own way to a server that is paused or cut off.
+const dialTimeout = time.Minute
+
 // Proxy is a TCP proxy on loopback that stands between the program under test and a server, to break the network between
 // them. All methods may be called from any goroutine. It ends with the test.
 type Proxy struct {
@@ -32,7 +35,7 @@ func NewProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
 	p := &Proxy{target: target, t: t, conns: map[net.Conn]struct{}{}}
 	p.changed = sync.NewCond(&p.mu)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +107,7 @@ func (p *Proxy) Refuse() {
 // Accept listens again after Refuse.
 func (p *Proxy) Accept() {
 	p.t.Helper()
-	l, err := net.Listen("tcp", p.addr)
+	l, err := listen(p.addr)
 	if err != nil {
 		p.t.Fatalf("proxy listens again: %v", err)
 	}
@@ -131,7 +134,7 @@ func (p *Proxy) forward(client net.Conn) {
 		return
 	}
 	defer p.drop(client)
-	server, err := net.Dial("tcp", p.target)
+	server, err := dial(p.target, dialTimeout)
 	if err != nil {
 		return
 	}
