@@ -16,9 +16,15 @@ func check(m *amqp091.Publishing) error {
 		return invalid("it has no message id")
 	}
 	for _, property := range []struct{ name, value string }{
-		{"message_id", m.MessageId}, {"content_type", m.ContentType}, {"content_encoding", m.ContentEncoding},
-		{"correlation_id", m.CorrelationId}, {"reply_to", m.ReplyTo}, {"expiration", m.Expiration}, {"type", m.Type},
-		{"user_id", m.UserId}, {"app_id", m.AppId},
+		{"message_id", m.MessageId},
+		{"content_type", m.ContentType},
+		{"content_encoding", m.ContentEncoding},
+		{"correlation_id", m.CorrelationId},
+		{"reply_to", m.ReplyTo},
+		{"expiration", m.Expiration},
+		{"type", m.Type},
+		{"user_id", m.UserId},
+		{"app_id", m.AppId},
 	} {
 		if len(property.value) > maxShortString {
 			return invalid("its property %s has %d bytes, and AMQP carries %d", property.name, len(property.value), maxShortString)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -91,8 +92,8 @@ func TestConfirmsOutOfOrder(t *testing.T) {
 	for range messages {
 		acks = append(acks, <-got)
 	}
-	for i := len(acks) - 1; i >= 0; i-- {
-		acks[i]()
+	for _, ack := range slices.Backward(acks) {
+		ack()
 		if err := <-results; err != nil {
 			t.Fatal(err)
 		}

@@ -34,7 +34,7 @@ func (t *trouble) error(now time.Time) *Error {
 type stretch struct {
 	session *session
 	halted  chan struct{} // closed when what is in flight must be given up
-	err     *Error        // why; set before halted is closed
+	cause   *Error        // why; set before halted is closed
 }
 
 // pass is the right to publish one message, for as long as its stretch lasts. Every pass is given back by leave.
@@ -286,7 +286,7 @@ func (d *door) close(t trouble) {
 	}
 	d.shut = &t
 	if d.stretch != nil {
-		d.stretch.err = t.error(d.now())
+		d.stretch.cause = t.error(d.now())
 		close(d.stretch.halted)
 		d.stretch = nil
 	}

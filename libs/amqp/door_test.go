@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// testDoor returns an open door whose pauses are as long as they may be.
-func testDoor(count int, bytes int64) *door {
-	d := newDoor(count, bytes, time.Now, func(longest time.Duration) time.Duration { return longest })
+// testDoor returns an open door for 1,000 bytes whose pauses are as long as they may be.
+func testDoor(count int) *door {
+	d := newDoor(count, 1000, time.Now, func(longest time.Duration) time.Duration { return longest })
 	d.open(&session{})
 	return d
 }
@@ -51,7 +51,7 @@ func waiting(out <-chan arrival) bool {
 
 func TestWindowIsBoundedByCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := testDoor(2, 1000)
+		d := testDoor(2)
 		first := mustEnter(t, d, 1)
 		mustEnter(t, d, 1)
 		third := enterLater(t.Context(), d, 1)
@@ -67,7 +67,7 @@ func TestWindowIsBoundedByCount(t *testing.T) {
 
 func TestWindowIsBoundedByBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := testDoor(10, 1000)
+		d := testDoor(10)
 		first := mustEnter(t, d, 600)
 		second := enterLater(t.Context(), d, 600)
 		if !waiting(second) {
@@ -82,7 +82,7 @@ func TestWindowIsBoundedByBytes(t *testing.T) {
 
 func TestMessageOverTheWholeBudgetGoesAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := testDoor(10, 1000)
+		d := testDoor(10)
 		small := mustEnter(t, d, 1)
 		large := enterLater(t.Context(), d, 5000)
 		if !waiting(large) {
@@ -106,7 +106,7 @@ func TestMessageOverTheWholeBudgetGoesAlone(t *testing.T) {
 
 func TestLargeMessageIsNotOvertaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := testDoor(10, 1000)
+		d := testDoor(10)
 		first := mustEnter(t, d, 500)
 		large := enterLater(t.Context(), d, 900)
 		synctest.Wait()
@@ -126,7 +126,7 @@ func TestLargeMessageIsNotOvertaken(t *testing.T) {
 
 func TestCallerThatGivesUpLetsOthersPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := testDoor(10, 1000)
+		d := testDoor(10)
 		mustEnter(t, d, 500)
 		ctx, cancel := context.WithCancel(t.Context())
 		large := enterLater(ctx, d, 900)
@@ -148,7 +148,7 @@ func TestCallerThatGivesUpLetsOthersPass(t *testing.T) {
 
 func TestShutDoorRefusesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := testDoor(1, 1000)
+		d := testDoor(1)
 		inside := mustEnter(t, d, 1)
 		waits := enterLater(t.Context(), d, 1)
 		synctest.Wait()
@@ -157,8 +157,8 @@ func TestShutDoorRefusesAtOnce(t *testing.T) {
 			t.Fatalf("the waiting one got %v", a.err)
 		}
 		<-inside.halted
-		if reason(inside.err) != ReasonDown {
-			t.Fatalf("what was in flight got %v", inside.err)
+		if reason(inside.cause) != ReasonDown {
+			t.Fatalf("what was in flight got %v", inside.cause)
 		}
 		time.Sleep(12 * time.Second)
 		_, err := d.enter(t.Context(), 1)
@@ -170,7 +170,7 @@ func TestShutDoorRefusesAtOnce(t *testing.T) {
 
 func TestDoubtLetsOneTryOutAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := testDoor(10, 1000)
+		d := testDoor(10)
 		nacked, other := mustEnter(t, d, 1), mustEnter(t, d, 1)
 		d.doubts(trouble{what: "refused", reason: ReasonRefused}, longestProbe)
 		d.leave(nacked)
@@ -210,7 +210,7 @@ func TestDoubtLetsOneTryOutAtATime(t *testing.T) {
 
 func TestLateConfirmOfOldMessageDoesNotEndDoubt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := testDoor(10, 1000)
+		d := testDoor(10)
 		nacked, other := mustEnter(t, d, 1), mustEnter(t, d, 1)
 		d.doubts(trouble{what: "refused", reason: ReasonRefused}, longestProbe)
 		d.leave(nacked)
@@ -226,7 +226,7 @@ func TestLateConfirmOfOldMessageDoesNotEndDoubt(t *testing.T) {
 
 func TestOnlyOverdueConfirmsAreNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := testDoor(10, 1000)
+		d := testDoor(10)
 		late, other := mustEnter(t, d, 1), mustEnter(t, d, 1)
 		if d.missed(late) {
 			t.Fatal("the session would be ended while a confirm may still come")
@@ -239,7 +239,7 @@ func TestOnlyOverdueConfirmsAreNoticed(t *testing.T) {
 
 func TestSessionLostDuringAnAlarmLeavesADoubt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := testDoor(10, 1000)
+		d := testDoor(10)
 		d.close(trouble{what: "the broker has an alarm", why: "low on memory", reason: ReasonAlarm})
 		d.close(trouble{what: "lost the connection", reason: ReasonDown})
 		d.open(&session{})
@@ -255,7 +255,7 @@ func TestSessionLostDuringAnAlarmLeavesADoubt(t *testing.T) {
 
 func TestClosingDoorWaitsForWhatIsInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := testDoor(10, 1000)
+		d := testDoor(10)
 		inside := mustEnter(t, d, 1)
 		idle := d.closing(trouble{what: "stopping", reason: ReasonNotRunning})
 		if _, err := d.enter(t.Context(), 1); reason(err) != ReasonNotRunning {

@@ -215,7 +215,7 @@ type names struct{ known atomic.Bool }
 func newNames(t *testing.T) *names {
 	t.Helper()
 	n := &names{}
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	conn, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ type peerConn struct {
 
 func newPeer(t testing.TB, published func(c *peerConn, channel uint16, tag uint64)) *peer {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,10 +158,6 @@ func (p *peer) request(c *peerConn, channel, class, method uint16, args []byte) 
 
 func (c *peerConn) ack(channel uint16, tag uint64) {
 	c.method(channel, 60, 80, binary.BigEndian.AppendUint64(nil, tag), []byte{0})
-}
-
-func (c *peerConn) nack(channel uint16, tag uint64) {
-	c.method(channel, 60, 120, binary.BigEndian.AppendUint64(nil, tag), []byte{0})
 }
 
 func (c *peerConn) blocked(why string) { c.method(0, 10, 60, short(why)) }

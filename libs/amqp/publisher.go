@@ -69,11 +69,8 @@ func NewPublisher(cfg Config, log zerolog.Logger, reg prometheus.Registerer) *Pu
 // bytes of m are not touched any more when Publish returns.
 func (p *Publisher) Publish(ctx context.Context, m amqp091.Publishing) error {
 	err := p.publish(ctx, &m)
-	if err != nil {
-		var failure *Error
-		if errors.As(err, &failure) {
-			p.metrics.failed.WithLabelValues(string(failure.Reason)).Inc()
-		}
+	if failure, ok := errors.AsType[*Error](err); ok {
+		p.metrics.failed.WithLabelValues(string(failure.Reason)).Inc()
 	}
 	return err
 }
@@ -127,7 +124,7 @@ func (p *Publisher) await(ctx context.Context, f *flight) error {
 			clock.Stop()
 			return p.settle(f)
 		}
-		err = p.verdict(f, f.pass.stretch.err)
+		err = p.verdict(f, f.cause)
 	case <-ctx.Done():
 		err = gaveUp(ctx, "waiting for the broker's confirm")
 	case <-clock.C:
@@ -172,7 +169,7 @@ func (p *Publisher) settle(f *flight) error {
 		return p.unroutable(f, returned)
 	case f.lane.channel.IsClosed(): // then the library answers no in the broker's stead
 		<-f.halted
-		return p.verdict(f, f.pass.stretch.err)
+		return p.verdict(f, f.cause)
 	}
 	return p.doubt(trouble{
 		what: "mail is refused by the broker (basic.nack: a full queue?), one try at a time", reason: ReasonRefused,

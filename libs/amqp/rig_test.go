@@ -136,8 +136,7 @@ func message(id string, size int) amqp091.Publishing {
 
 // reason returns the reason of a failed Publish, or "".
 func reason(err error) Reason {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Reason
 	}
 	return ""

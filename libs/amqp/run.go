@@ -46,8 +46,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 // away notes that no broker could be used.
 func (p *Publisher) away(err error) {
 	what, why := "cannot connect", err.Error()
-	var f *fault
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*fault](err); ok {
 		what, why = f.what, f.why
 	}
 	p.door.close(trouble{what: what, why: why, reason: ReasonDown})
@@ -68,8 +67,8 @@ func (p *Publisher) connect(ctx context.Context) (*session, error) {
 			p.next = at + 1
 			return s, nil
 		}
-		var f *fault
-		if !errors.As(err, &f) {
+		f, ok := errors.AsType[*fault](err)
+		if !ok {
 			f = newFault("cannot use "+brokers[at].address(), err)
 		}
 		faults = append(faults, f)

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// lanes is how many channels publish side by side: more win nothing (libraries differ, brokers do not).
+	// lanes is how many channels publish side by side: more win nothing.
 	lanes = 4
 	// closeLimit is how long the broker may take to answer our goodbye.
 	closeLimit = time.Second
@@ -100,8 +100,8 @@ func (s *session) watch(closed <-chan *amqp091.Error) {
 // session.
 func (s *session) fail(err error) {
 	s.once.Do(func() {
-		var answer *amqp091.Error
-		if broken := s.wire.cause(); broken != nil && !(errors.As(err, &answer) && answer.Server) {
+		answer, ok := errors.AsType[*amqp091.Error](err)
+		if broken := s.wire.cause(); broken != nil && (!ok || !answer.Server) {
 			err = broken // the library says only that it could not read
 		}
 		s.cause = err
@@ -190,7 +190,7 @@ func (s *session) send(ctx context.Context, f *flight) error {
 	select {
 	case s.flights <- f:
 	case <-f.halted:
-		return f.pass.stretch.err
+		return f.cause
 	case <-ctx.Done():
 		return gaveUp(ctx, "waiting for a channel")
 	}
@@ -200,7 +200,7 @@ func (s *session) send(ctx context.Context, f *flight) error {
 	if f.err != nil {
 		f.lane.land(f)
 		<-f.halted
-		return f.pass.stretch.err
+		return f.cause
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package amqp
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -50,7 +51,7 @@ func newFront(t testing.TB, target, certFile, keyFile, clientCA string) (address
 			if err != nil {
 				return
 			}
-			wg.Go(func() { splice(client, target) })
+			wg.Go(func() { splice(t.Context(), client, target) })
 		}
 	})
 	t.Cleanup(func() {
@@ -61,9 +62,9 @@ func newFront(t testing.TB, target, certFile, keyFile, clientCA string) (address
 }
 
 // splice joins a client to a server until either closes.
-func splice(client net.Conn, target string) {
+func splice(ctx context.Context, client net.Conn, target string) {
 	defer func() { _ = client.Close() }()
-	server, err := net.Dial("tcp", target)
+	server, err := (&net.Dialer{}).DialContext(ctx, "tcp", target)
 	if err != nil {
 		return
 	}
@@ -96,15 +97,31 @@ func TestTLS(t *testing.T) {
 		{"unknown authority", theirs, inAnHour, []string{"127.0.0.1"}, "", nil, "from an authority that we do not know"},
 		{"wrong name", ours, inAnHour, []string{"rabbitmq.example"}, "", nil, "not for 127.0.0.1"},
 		{"expired", ours, time.Now().Add(-time.Hour), []string{"127.0.0.1"}, "", nil, "has expired"},
-		{"unverified", theirs, time.Now().Add(-time.Hour), []string{"other"}, "",
-			func(c *Config) { c.CheckCert, c.CAFile = false, "" }, ""},
-		{"client certificate", ours, inAnHour, []string{"127.0.0.1"}, ours.File,
-			func(c *Config) { c.CertFile, c.KeyFile = clientCert, clientKey }, ""},
+		{
+			"unverified", theirs, time.Now().Add(-time.Hour),
+			[]string{"other"},
+			"",
+			func(c *Config) { c.CheckCert, c.CAFile = false, "" }, "",
+		},
+		{
+			"client certificate", ours, inAnHour,
+			[]string{"127.0.0.1"},
+			ours.File,
+			func(c *Config) { c.CertFile, c.KeyFile = clientCert, clientKey }, "",
+		},
 		{"no client certificate", ours, inAnHour, []string{"127.0.0.1"}, ours.File, nil, "refuses our side of TLS"},
-		{"foreign client certificate", ours, inAnHour, []string{"127.0.0.1"}, ours.File,
-			func(c *Config) { c.CertFile, c.KeyFile = foreignCert, foreignKey }, "refuses our side of TLS"},
-		{"no such file", ours, inAnHour, []string{"127.0.0.1"}, "",
-			func(c *Config) { c.CAFile = "/nonexistent/ca.pem" }, "/nonexistent/ca.pem"},
+		{
+			"foreign client certificate", ours, inAnHour,
+			[]string{"127.0.0.1"},
+			ours.File,
+			func(c *Config) { c.CertFile, c.KeyFile = foreignCert, foreignKey }, "refuses our side of TLS",
+		},
+		{
+			"no such file", ours, inAnHour,
+			[]string{"127.0.0.1"},
+			"",
+			func(c *Config) { c.CAFile = "/nonexistent/ca.pem" }, "/nonexistent/ca.pem",
+		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			cert, key := row.server.Issue(row.notAfter, row.names...)

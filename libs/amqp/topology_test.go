@@ -122,10 +122,16 @@ func TestMissingRights(t *testing.T) {
 		rights [3]string
 		says   string
 	}{
-		{"exchange", "spam.mails", [3]string{"^$", ".*", ".*"},
-			`cannot declare exchange "spam", which is absent: user "%" lacks the right to configure it (403)`},
-		{"queue", "spam.mails", [3]string{"^spam$", ".*", ".*"},
-			`cannot declare queue "spam.mails", which is absent: user "%" lacks the right to configure it (403)`},
+		{
+			"exchange", "spam.mails",
+			[3]string{"^$", ".*", ".*"},
+			`cannot declare exchange "spam", which is absent: user "%" lacks the right to configure it (403)`,
+		},
+		{
+			"queue", "spam.mails",
+			[3]string{"^spam$", ".*", ".*"},
+			`cannot declare queue "spam.mails", which is absent: user "%" lacks the right to configure it (403)`,
+		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			b := rig.SharedBroker(t)

@@ -193,7 +193,7 @@ func (w *wire) cut(why error) {
 	w.sendable.Broadcast()
 	w.writable.Broadcast()
 	w.mu.Unlock()
-	_ = w.link.Conn.Close() // not TLS's Close, which would first try to write
+	_ = w.link.Close() // not TLS's Close, which would first try to write
 }
 
 // cause returns why the wire was cut, or nil.

@@ -24,10 +24,10 @@ type Inbox struct {
 
 // NewInbox declares the exchange (topic, durable) unless it exists, and a queue of its own bound to it. The queue goes with
 // the vhost or the broker.
-func NewInbox(t testing.TB, url, exchange, key string) *Inbox {
-	t.Helper()
+func NewInbox(tb testing.TB, url, exchange, key string) *Inbox {
+	tb.Helper()
 	in := &Inbox{url: url, queue: fmt.Sprintf("inbox-%d-%d", time.Now().UnixNano(), inboxes.Add(1))}
-	in.with(t, func(ch *amqp091.Channel) error {
+	in.with(tb, func(ch *amqp091.Channel) error {
 		if err := ch.ExchangeDeclare(exchange, amqp091.ExchangeTopic, true, false, false, false, nil); err != nil {
 			return err
 		}
@@ -43,9 +43,9 @@ func NewInbox(t testing.TB, url, exchange, key string) *Inbox {
 func Queue(url, name string) *Inbox { return &Inbox{url: url, queue: name} }
 
 // Messages returns everything that has arrived so far, in order, what earlier calls returned included.
-func (in *Inbox) Messages(t testing.TB) []amqp091.Delivery {
-	t.Helper()
-	in.with(t, func(ch *amqp091.Channel) error {
+func (in *Inbox) Messages(tb testing.TB) []amqp091.Delivery {
+	tb.Helper()
+	in.with(tb, func(ch *amqp091.Channel) error {
 		state, err := ch.QueueDeclarePassive(in.queue, true, false, false, false, nil)
 		if err != nil {
 			return err
@@ -73,20 +73,20 @@ func (in *Inbox) Messages(t testing.TB) []amqp091.Delivery {
 }
 
 // Copies returns how many copies of each message id have arrived so far.
-func (in *Inbox) Copies(t testing.TB) map[string]int {
-	t.Helper()
+func (in *Inbox) Copies(tb testing.TB) map[string]int {
+	tb.Helper()
 	copies := map[string]int{}
-	for _, d := range in.Messages(t) {
+	for _, d := range in.Messages(tb) {
 		copies[d.MessageId]++
 	}
 	return copies
 }
 
-func (in *Inbox) with(t testing.TB, do func(*amqp091.Channel) error) {
-	t.Helper()
+func (in *Inbox) with(tb testing.TB, do func(*amqp091.Channel) error) {
+	tb.Helper()
 	conn, err := amqp091.Dial(in.url)
 	if err != nil {
-		t.Fatalf("inbox: %v", err)
+		tb.Fatalf("inbox: %v", err)
 	}
 	defer func() { _ = conn.Close() }()
 	ch, err := conn.Channel()
@@ -94,6 +94,6 @@ func (in *Inbox) with(t testing.TB, do func(*amqp091.Channel) error) {
 		err = do(ch)
 	}
 	if err != nil {
-		t.Fatalf("inbox: %v", err)
+		tb.Fatalf("inbox: %v", err)
 	}
 }
