@@ -286,7 +286,10 @@ func TestEveryFailureToPublishIsTemporary(t *testing.T) {
 // No reply leaves before the publisher has answered.
 func TestReplyWaitsForThePublisher(t *testing.T) {
 	publishing, confirm := make(chan struct{}), make(chan struct{})
-	publisher := memory{publish: func(context.Context, amqp091.Publishing) error {
+	publisher := memory{publish: func(ctx context.Context, _ amqp091.Publishing) error {
+		if by, ok := ctx.Deadline(); !ok || time.Until(by) > 9*time.Minute {
+			t.Error("Postfix, which waits for 10 minutes, might not get a reply")
+		}
 		close(publishing)
 		<-confirm
 		return nil
