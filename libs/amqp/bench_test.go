@@ -19,6 +19,9 @@ import (
 // and a window of the same size), mails of 10 KiB into a quorum queue. Only the ratio means something.
 func BenchmarkPublish(b *testing.B) {
 	broker := rig.SharedBroker(b)
+	declared := run(b, settings(broker.URL())) // by its first connection
+	declared.waitReady(testPatience)
+	declared.stop()
 	for _, inFlight := range []int{20, 64, 256} {
 		b.Run(fmt.Sprintf("bare/%d", inFlight), func(b *testing.B) { benchmark(b, inFlight, bare(b, broker.URL())) })
 		b.Run(fmt.Sprintf("ours/%d", inFlight), func(b *testing.B) {

@@ -58,6 +58,7 @@ type door struct {
 	stretch *stretch // nil while shut
 	shut    *trouble // why, while shut
 	since   time.Time
+	calm    time.Time // when the last alarm ended
 	doubt   *doubt
 
 	maxCount, count int
@@ -261,10 +262,16 @@ func (d *door) hopes() {
 	}
 }
 
-// open lets messages through to a session.
+// open lets messages through to a session. It does nothing to a door that is open: what is in flight belongs to its stretch.
 func (d *door) open(s *session) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.stretch != nil {
+		return
+	}
+	if d.shut.reason == ReasonAlarm {
+		d.calm = d.now()
+	}
 	d.stretch, d.shut, d.since = &stretch{session: s, halted: make(chan struct{})}, nil, d.now()
 	d.letIn()
 }
@@ -307,6 +314,17 @@ func (d *door) closing(t trouble) <-chan struct{} {
 		d.idle = idle
 	}
 	return idle
+}
+
+// grace returns how much longer to wait for a confirm whose time is up: an alarm, and what the broker has to catch up with
+// after it, do not count.
+func (d *door) grace(limit time.Duration) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.shut != nil && d.shut.reason == ReasonAlarm {
+		return limit
+	}
+	return max(0, limit-d.now().Sub(d.calm))
 }
 
 // alarmed tells whether the door is shut because of an alarm.

@@ -253,6 +253,17 @@ func TestSessionLostDuringAnAlarmLeavesADoubt(t *testing.T) {
 	})
 }
 
+// An end of an alarm that never began must not part what is in flight from the session's end.
+func TestOpeningAnOpenDoorChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := testDoor(10)
+		inside := mustEnter(t, d, 1)
+		d.open(&session{})
+		d.close(trouble{what: "lost the connection", reason: ReasonDown})
+		<-inside.halted
+	})
+}
+
 func TestClosingDoorWaitsForWhatIsInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := testDoor(10)

@@ -143,8 +143,8 @@ func (p *Publisher) settleLater(f *flight, clock *time.Timer) {
 			_ = p.settle(f) // whoever wanted to know has gone
 			return
 		case <-clock.C:
-			if p.door.alarmed() {
-				clock.Reset(p.cfg.ConfirmTimeout) // no confirm is due
+			if grace := p.door.grace(p.cfg.ConfirmTimeout); grace > 0 {
+				clock.Reset(grace)
 			} else {
 				_ = p.noConfirm(f)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rabbitmq/amqp091-go"
@@ -120,6 +121,7 @@ func (p *Publisher) session(ctx context.Context, b broker) (*session, error) {
 	return s, nil
 }
 
+// prepare makes a connection one that messages can be published on.
 func (p *Publisher) prepare(s *session) error {
 	if err := p.bind(s); err != nil {
 		return err
@@ -143,16 +145,18 @@ func (p *Publisher) bind(s *session) error {
 
 // serve lets messages through to a session until it ends, and tells how long it lasted.
 func (p *Publisher) serve(ctx context.Context, s *session) time.Duration {
-	defer s.close()
 	p.welcome(s)
 	began := time.Now()
-	go p.watchBacklog(s)
+	var watch sync.WaitGroup
+	watch.Go(func() { p.watchBacklog(s) })
+	defer watch.Wait()
+	defer s.close()
 	var stuck <-chan time.Time
-	for {
+	for blocks := s.blocks; ; {
 		select {
-		case b, ok := <-s.blocks:
+		case b, ok := <-blocks:
 			if !ok {
-				s.blocks = nil // the connection is closing: ended follows
+				blocks = nil // the connection is closing: ended follows
 				continue
 			}
 			stuck = p.block(s, b)
@@ -213,7 +217,9 @@ func (p *Publisher) drain(s *session) {
 	if p.door.alarmed() {
 		return // there will be none
 	}
-	idle := p.door.closing(trouble{what: "stopping", reason: ReasonNotRunning})
+	stopping := trouble{what: "stopping", reason: ReasonNotRunning}
+	idle := p.door.closing(stopping)
+	defer p.door.close(stopping)
 	grace := time.NewTimer(p.stopGrace)
 	defer grace.Stop()
 	select {
