@@ -239,19 +239,37 @@ func drain(t *testing.T, broker *rig.Broker) []mail {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var mails []mail
-	for {
-		delivery, ok, err := channel.Get("spam.mails", true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !ok {
-			return mails
-		}
-		e, err := envelope.Parse(&delivery)
-		if err != nil {
-			t.Fatal(err)
-		}
-		mails = append(mails, mail{e, delivery.Body})
+	queue, err := channel.QueueDeclarePassive("spam.mails", true, false, false, false, nil)
+	if err != nil {
+		t.Fatal(err)
 	}
+	deliveries, err := channel.Consume("spam.mails", "drain", true, false, false, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mails := make([]mail, 0, queue.Messages)
+	for range queue.Messages {
+		select {
+		case delivery := <-deliveries:
+			mails = append(mails, received(t, delivery))
+		case <-time.After(time.Minute):
+			t.Fatalf("%d of %d mails came out of the queue", len(mails), queue.Messages)
+		}
+	}
+	if err := channel.Cancel("drain", false); err != nil {
+		t.Fatal(err)
+	}
+	for delivery := range deliveries { // there should be none
+		mails = append(mails, received(t, delivery))
+	}
+	return mails
+}
+
+func received(t *testing.T, delivery amqp091.Delivery) mail {
+	t.Helper()
+	e, err := envelope.Parse(&delivery)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mail{e, delivery.Body}
 }
