@@ -89,7 +89,7 @@ func (c *chain) arrived(t *testing.T, n int) (mails []amqp091.Delivery) {
 
 func TestChainFromSMTPClientToQueue(t *testing.T) {
 	c := newChain(t)
-	// smtp-source takes lines that end in LF and sends CRLF.
+	// smtp-source takes lines that end in LF, sends CRLF, and puts an empty line at the end.
 	body := "From: a@spam.example\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\nX-Long: " + strings.Repeat("h", 1500) + "\n\n" +
 		"8-bit: \xe4\xf6\xfc \xff\n.\n..two dots\nlong: " + strings.Repeat("x", 20_000) + "\nescape: \x1b[31m\n\n\nend\n"
 	before := time.Now().Add(-time.Second)
@@ -100,7 +100,7 @@ func TestChainFromSMTPClientToQueue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := strings.ReplaceAll(body, "\n", "\r\n")
+	want := strings.ReplaceAll(body+"\n", "\n", "\r\n")
 	got := d.Body
 	if !bytes.HasSuffix(got, []byte(want)) {
 		t.Fatalf("the body is not what was sent behind what Postfix put before it:\n%q", got)
