@@ -41,7 +41,6 @@ func TestBadDays(t *testing.T) {
 		{"memory alarm", func() { b.MemoryAlarm(true) }, func() { b.MemoryAlarm(false) }, "the broker has an alarm", true},
 		{"disk alarm", func() { b.DiskAlarm(true) }, func() { b.DiskAlarm(false) }, "the broker has an alarm", true},
 		{"paused", b.Pause, b.Unpause, "cannot open a connection", false},
-		{"cut off", b.Partition, b.Rejoin, "cannot", false},
 		{"application stopped", b.StopApp, b.StartApp, "cannot", false},
 	}
 	if os.Getenv("CAMPAIGN") == "full" {
@@ -50,6 +49,8 @@ func TestBadDays(t *testing.T) {
 			days = append(days, days[rand.IntN(len(days))])
 		}
 	}
+	// The last one: the container may have another address afterwards, by which its own tools do not find it.
+	days = append(days, day{"cut off", b.Partition, b.Rejoin, "cannot", false})
 	for _, day := range days {
 		c.more(t, 100, 10*time.Second)
 		before, connected := len(p.log.at("warn")), p.connections()
