@@ -71,11 +71,12 @@ campaign: ## run the tests with every campaign in full length (hours)
 	@trap '$(RIG_DOWN)' EXIT; CAMPAIGN=full go test -race -count=1 -p 1 -timeout 4h work
 
 .PHONY: check
-check: build $(GOLANGCI) ## check format, lint, vet, modules, generated pages, compose.yaml
+check: build $(GOLANGCI) bin/deadcode ## check format, lint, vet, modules, generated pages, compose.yaml
 	@$(GOLANGCI) run $(PACKAGES)
 	@$(GOLANGCI) fmt --diff $(PACKAGES)
 	@for m in $(MODULES); do echo "check: $$m"; (cd $$m; export GOWORK=off; go mod tidy -diff; go build -o /dev/null ./...; go vet ./...); done
 	@go mod verify >/dev/null
+	@unused=$$(bin/deadcode -test work); [ -z "$$unused" ] || { echo "check: nothing calls these:"; echo "$$unused"; exit 1; }
 	@tools/config-page.sh --check
 	@tools/compose-check.sh
 
@@ -100,3 +101,9 @@ $(GOLANGCI):
 	@mkdir -p bin
 	@GOWORK=off GOBIN=$(CURDIR)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	@mv bin/golangci-lint $@
+
+# The small tools, pinned in a module of their own so that they choose no version for the programs.
+bin/deadcode: tools/go.mod
+	@mkdir -p bin
+	@GOWORK=off GOBIN=$(CURDIR)/bin go -C tools install tool
+	@touch $@
