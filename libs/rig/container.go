@@ -105,6 +105,7 @@ func tryStart(name, owner, image string, o Options) error {
 
 // remove takes a container away with its volumes. A container that is gone already is no error.
 func remove(t testing.TB, name string) {
+	t.Helper()
 	if t.Failed() {
 		if tail, err := docker("logs", "--tail", "40", name); err == nil {
 			t.Logf("last lines of %s:\n%s", name, tail)

@@ -48,15 +48,6 @@ func NewProxy(t testing.TB, target string) *Proxy {
 // Addr is the proxy's own address, host:port. It stays the same over Refuse and Accept.
 func (p *Proxy) Addr() string { return p.addr }
 
-// Port is the port of Addr.
-func (p *Proxy) Port() int {
-	addr, err := net.ResolveTCPAddr("tcp", p.addr)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return addr.Port
-}
-
 // Accepted counts the connections that the proxy has accepted.
 func (p *Proxy) Accepted() int {
 	p.mu.Lock()
