@@ -15,12 +15,20 @@ import (
 	"spamtraps.internal/libs/rig"
 )
 
-// TestBadDays has one crowd of callers publish through everything that a broker and its network can go through. What
-// was accepted must be there, at most a window of duplicates a day, with one clear line in the log, and the broker's
-// return must be noticed within five seconds. With CAMPAIGN=full there are twenty days more, at random.
+// TestBadDays is what has to have a broker of its own. In each test what was accepted must have arrived.
 func TestBadDays(t *testing.T) {
 	b := rig.OwnBroker(t)
 	inbox := amqptest.NewInbox(t, b.URL(), "spam", "spam.mails")
+	t.Run("alarm among large messages", func(t *testing.T) { testAlarmAmongLargeMessages(t, b, inbox) })
+	t.Run("body over the broker's limit", func(t *testing.T) { testBodyOverTheLimit(t, b, inbox) })
+	t.Run("one after the other", func(t *testing.T) { testDays(t, b, inbox) })
+}
+
+// testDays has one crowd of callers publish through everything that a broker and its network can go through. What was
+// accepted must be there, at most a window of duplicates a day, with one clear line in the log, and the broker's return must
+// be noticed within five seconds. With CAMPAIGN=full there are twenty days more, at random.
+func testDays(t *testing.T, b *rig.Broker, inbox *amqptest.Inbox) {
+	t.Helper()
 	cfg := settings(b.URL())
 	cfg.InFlight = 20
 	cfg.Heartbeat = 2 * time.Second
@@ -85,74 +93,72 @@ func TestBadDays(t *testing.T) {
 	account(t, inbox.Copies(t), c, cfg.InFlight*len(days))
 }
 
-// An alarm while far more is outstanding than the kernel's buffers hold: some message is caught within its own bytes. Every
-// caller must have an answer at once, and nothing may wedge, as the library alone does.
-func TestAlarmAndLimitOfOwnBroker(t *testing.T) {
-	b := rig.OwnBroker(t)
-	inbox := amqptest.NewInbox(t, b.URL(), "spam", "spam.mails")
+// testAlarmAmongLargeMessages raises an alarm while far more is outstanding than the kernel's buffers hold: some message is
+// caught within its own bytes. Every caller must have an answer at once, and nothing may wedge, as the library alone does.
+func testAlarmAmongLargeMessages(t *testing.T, b *rig.Broker, inbox *amqptest.Inbox) {
+	t.Helper()
+	cfg := settings(b.URL())
+	cfg.Heartbeat = 2 * time.Second
+	p := run(t, cfg)
+	p.waitReady(testPatience)
+	b.MemoryAlarm(true)
+	const callers = 60
+	begun := time.Now()
+	results := make(chan error, callers)
+	for i := range callers {
+		go func() { results <- p.Publish(context.Background(), message(fmt.Sprint(i), 512<<10)) }()
+	}
+	for range callers {
+		if err := <-results; reason(err) != ReasonAlarm && reason(err) != ReasonDown {
+			t.Errorf("got %v", err)
+		}
+	}
+	if took := time.Since(begun); took > alarmGrace+3*time.Second {
+		t.Errorf("the last caller had its answer after %v", took)
+	}
+	c := newCrowd(p, 20, 1000)
+	rig.Eventually(t, testPatience, "a try meets the alarm", func() bool { return p.door.alarmed() })
+	t.Log(p.State())
+	b.MemoryAlarm(false)
+	c.more(t, 100, 5*time.Second)
+	c.end()
+	if n := p.connections(); n > 2 {
+		t.Errorf("%d connections because of one alarm", n)
+	}
+	account(t, inbox.Copies(t), c, cfg.InFlight)
+}
 
-	t.Run("alarm among large messages", func(t *testing.T) {
-		cfg := settings(b.URL())
-		cfg.Heartbeat = 2 * time.Second
-		p := run(t, cfg)
-		p.waitReady(testPatience)
-		b.MemoryAlarm(true)
-		const callers = 60
-		begun := time.Now()
-		results := make(chan error, callers)
-		for i := range callers {
-			go func() { results <- p.Publish(context.Background(), message(fmt.Sprint(i), 512<<10)) }()
+// testBodyOverTheLimit sends what is larger than the broker takes. It costs one connection to learn the limit.
+func testBodyOverTheLimit(t *testing.T, b *rig.Broker, inbox *amqptest.Inbox) {
+	t.Helper()
+	const limit = 1_000_000
+	setLimit := func(bytes int) {
+		b.Ctl("eval", fmt.Sprintf("persistent_term:put(max_message_size, %d).", bytes))
+		b.CloseAllConnections()
+	}
+	setLimit(limit)
+	p := run(t, settings(b.URL()))
+	p.waitReady(testPatience)
+	c := newCrowd(p, 20, 1000)
+	c.more(t, 100, testPatience)
+	large := message("large", limit+1)
+	for attempt := range 2 { // the first teaches us the limit, at the cost of a connection
+		err := p.Publish(t.Context(), large)
+		var failure *Error
+		if !errors.As(err, &failure) || !failure.Permanent || failure.Reason != ReasonTooLarge {
+			t.Errorf("attempt %d: %v", attempt, err)
 		}
-		for range callers {
-			if err := <-results; reason(err) != ReasonAlarm && reason(err) != ReasonDown {
-				t.Errorf("got %v", err)
-			}
-		}
-		if took := time.Since(begun); took > alarmGrace+3*time.Second {
-			t.Errorf("the last caller had its answer after %v", took)
-		}
-		c := newCrowd(p, 20, 1000)
-		rig.Eventually(t, testPatience, "a try meets the alarm", func() bool { return p.door.alarmed() })
-		t.Log(p.State())
-		b.MemoryAlarm(false)
 		c.more(t, 100, 5*time.Second)
-		c.end()
-		if n := p.connections(); n > 2 {
-			t.Errorf("%d connections because of one alarm", n)
-		}
-		account(t, inbox.Copies(t), c, cfg.InFlight)
-	})
-
-	t.Run("body over the broker's limit", func(t *testing.T) {
-		const limit = 1_000_000
-		setLimit := func(bytes int) {
-			b.Ctl("eval", fmt.Sprintf("persistent_term:put(max_message_size, %d).", bytes))
-			b.CloseAllConnections()
-		}
-		setLimit(limit)
-		p := run(t, settings(b.URL()))
-		p.waitReady(testPatience)
-		c := newCrowd(p, 20, 1000)
-		c.more(t, 100, testPatience)
-		large := message("large", limit+1)
-		for attempt := range 2 { // the first teaches us the limit, at the cost of a connection
-			err := p.Publish(t.Context(), large)
-			var failure *Error
-			if !errors.As(err, &failure) || !failure.Permanent || failure.Reason != ReasonTooLarge {
-				t.Errorf("attempt %d: %v", attempt, err)
-			}
-			c.more(t, 100, 5*time.Second)
-		}
-		if p.MaxMessageBytes() != limit || p.connections() != 2 {
-			t.Errorf("the limit is taken to be %d after %d connections", p.MaxMessageBytes(), p.connections())
-		}
-		setLimit(16 << 20) // forgotten when the broker has been away
-		rig.Eventually(t, testPatience, "the limit is forgotten", func() bool { return p.MaxMessageBytes() == p.cfg.MaxMessageBytes })
-		p.waitReady(testPatience)
-		rig.Eventually(t, testPatience, "the large message passes", func() bool { return p.Publish(t.Context(), large) == nil })
-		c.end()
-		account(t, inbox.Copies(t), c, 3*p.cfg.InFlight)
-	})
+	}
+	if p.MaxMessageBytes() != limit || p.connections() != 2 {
+		t.Errorf("the limit is taken to be %d after %d connections", p.MaxMessageBytes(), p.connections())
+	}
+	setLimit(16 << 20) // forgotten when the broker has been away
+	rig.Eventually(t, testPatience, "the limit is forgotten", func() bool { return p.MaxMessageBytes() == p.cfg.MaxMessageBytes })
+	p.waitReady(testPatience)
+	rig.Eventually(t, testPatience, "the large message passes", func() bool { return p.Publish(t.Context(), large) == nil })
+	c.end()
+	account(t, inbox.Copies(t), c, 3*p.cfg.InFlight)
 }
 
 // account compares what was accepted with what has arrived.

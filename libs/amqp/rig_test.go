@@ -211,11 +211,11 @@ func (c *crowd) count() int {
 	return len(c.accepted)
 }
 
-// nacks returns how many messages the broker has refused.
-func (c *crowd) nacks() int {
+// calls returns how often Publish was called.
+func (c *crowd) calls() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.failures[ReasonRefused]
+	return c.tries
 }
 
 // more waits until n more messages have been accepted than now.
