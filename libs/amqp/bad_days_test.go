@@ -102,11 +102,12 @@ func testAlarmAmongLargeMessages(t *testing.T, b *rig.Broker, inbox *amqptest.In
 	p := run(t, cfg)
 	p.waitReady(testPatience)
 	b.MemoryAlarm(true)
-	const callers = 60
+	const callers = 2 * lanes
+	large := message("large", 15<<20)
 	begun := time.Now()
 	results := make(chan error, callers)
-	for i := range callers {
-		go func() { results <- p.Publish(context.Background(), message(fmt.Sprint(i), 512<<10)) }()
+	for range callers {
+		go func() { results <- p.Publish(context.Background(), large) }()
 	}
 	for range callers {
 		if err := <-results; reason(err) != ReasonAlarm && reason(err) != ReasonDown {

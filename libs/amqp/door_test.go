@@ -264,6 +264,29 @@ func TestOpeningAnOpenDoorChangesNothing(t *testing.T) {
 	})
 }
 
+func TestConfirmsHaveTheirFullTimeAfterAnAlarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := testDoor(10)
+		if got := d.grace(time.Second); got != 0 {
+			t.Errorf("without an alarm: %v more", got)
+		}
+		d.close(trouble{what: "the broker has an alarm", reason: ReasonAlarm})
+		time.Sleep(time.Hour)
+		if got := d.grace(time.Second); got != time.Second {
+			t.Errorf("during an alarm: %v more", got)
+		}
+		d.open(&session{})
+		time.Sleep(400 * time.Millisecond)
+		if got := d.grace(time.Second); got != 600*time.Millisecond {
+			t.Errorf("soon after an alarm: %v more", got)
+		}
+		time.Sleep(time.Second)
+		if got := d.grace(time.Second); got != 0 {
+			t.Errorf("long after an alarm: %v more", got)
+		}
+	})
+}
+
 func TestClosingDoorWaitsForWhatIsInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := testDoor(10)
