@@ -16,10 +16,10 @@ import (
 
 const (
 	rounds   = 5
-	mails    = 20_000
+	mails    = 6_000
 	mailSize = 10 << 10
 	// behindPostfix is how many mails go through Postfix in a round: it is more than ten times slower.
-	behindPostfix = 3_000
+	behindPostfix = 2_000
 )
 
 // BenchmarkChain prints two tables. The first: smtp-source into smtp-sink over LMTP (source), a bare amqp091 publisher with

@@ -176,8 +176,17 @@ func (c *Container) Stop() { c.t.Helper(); Docker(c.t, "stop", "-t", "30", c.Nam
 // Start starts a container that was stopped or killed, with the same published ports.
 func (c *Container) Start() { c.t.Helper(); Docker(c.t, "start", c.Name) }
 
-// Pause freezes every process of the container; its connections stay open and silent.
-func (c *Container) Pause() { c.t.Helper(); Docker(c.t, "pause", c.Name) }
+// Pause freezes every process of the container; its connections stay open and silent. The kernel's freezer gives up on a
+// busy machine now and then, so it is asked again.
+func (c *Container) Pause() {
+	c.t.Helper()
+	for range 3 {
+		if _, err := docker("pause", c.Name); err == nil {
+			return
+		}
+	}
+	Docker(c.t, "pause", c.Name)
+}
 
 // Unpause thaws it.
 func (c *Container) Unpause() { c.t.Helper(); Docker(c.t, "unpause", c.Name) }

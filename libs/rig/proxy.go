@@ -115,6 +115,9 @@ func (p *Proxy) serve(l net.Listener) {
 			if err != nil {
 				return
 			}
+			p.mu.Lock()
+			p.accepted++
+			p.mu.Unlock()
 			p.pumps.Go(func() { p.forward(c) })
 		}
 	})
@@ -151,7 +154,6 @@ func (p *Proxy) track(c net.Conn) bool {
 		return false
 	}
 	p.conns[c] = struct{}{}
-	p.accepted++
 	return true
 }
 
