@@ -13,7 +13,7 @@ import (
 )
 
 // quiet is how long nothing may come before the count is final: a copy that was on its way would have come by then.
-const quiet = 5 * time.Second
+const quiet = 3 * time.Second
 
 // countBurst reads the burst's queue until every mail is there and no more copies come, and says how many. It starts when
 // nothing is broken any more: what a consumer had unacknowledged in a crash would look like copies.

@@ -16,11 +16,26 @@ type letter struct {
 	text string
 }
 
+// connect opens an SMTP session, trying until ctx ends because Postfix may be starting.
+func connect(ctx context.Context, address string) (*smtp.Client, error) {
+	for {
+		c, err := smtp.Dial(address)
+		if err == nil {
+			return c, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("connect to Postfix at %s: %w", address, err)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
 // post sends letters over one SMTP session, and counts those that were answered 250 by calling accepted.
-func post(address string, letters []letter, accepted func()) error {
-	c, err := smtp.Dial(address)
+func post(ctx context.Context, address string, letters []letter, accepted func()) error {
+	c, err := connect(ctx, address)
 	if err != nil {
-		return fmt.Errorf("connect to Postfix at %s: %w", address, err)
+		return err
 	}
 	defer func() { _ = c.Close() }()
 	if err := c.Hello("demo.example"); err != nil {
@@ -75,7 +90,7 @@ func sendBurst(ctx context.Context, b broker, address, id string, n int) error {
 		for i := s; i < n; i += sessions {
 			letters = append(letters, burstLetter(id, i))
 		}
-		go func() { failed <- post(address, letters, func() { accepted <- struct{}{} }) }()
+		go func() { failed <- post(ctx, address, letters, func() { accepted <- struct{}{} }) }()
 	}
 	total, running := 0, sessions
 	for running > 0 {

@@ -32,7 +32,7 @@ func show(ctx context.Context, b broker, address string) error {
 		return fmt.Errorf("consume: %w", err)
 	}
 	letters := samples()
-	if err := post(address, letters, func() {}); err != nil {
+	if err := post(ctx, address, letters, func() {}); err != nil {
 		return err
 	}
 	fmt.Printf("sent %d mails to Postfix; in RabbitMQ they are:\n\n", len(letters))
