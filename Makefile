@@ -6,7 +6,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 # Where `make deps` puts Go when the system's is too old.
-export PATH := $(PATH):/usr/local/go/bin
+export PATH := /usr/local/lib/spamtraps-go/bin:$(PATH)
 export SPAMTRAPS_VERSION ?= dev
 
 SERVICES := lmtp-collector

@@ -4,6 +4,8 @@
 set -euo pipefail
 
 go_version=1.26.8
+# Where Go goes when the system's is too old; the Makefile looks there first.
+go_home=/usr/local/lib/spamtraps-go
 want=${1:-test}
 
 say() { printf 'deps: %s\n' "$*" >&2; }
@@ -67,16 +69,16 @@ go_ok() {
 	[ "$(printf '%s\n' go1.26 "${version%%[ -]*}" | sort -V | head -1)" = go1.26 ]
 }
 go_ok go && exit 0
-go_ok /usr/local/go/bin/go && exit 0
-# Debian's Go is too old to build us, and new enough to fetch the wanted one as a module, checked against the sum database.
+# Debian's Go is too old to build us, and good enough to fetch the wanted one as a module, checked against the sum database.
 can_install || refuse "Go 1.26 is missing: install it from your system's packages or from the Go project's downloads."
 has go || install "Go" golang-go
-[ ! -e /usr/local/go ] || refuse "/usr/local/go holds a Go that is older than 1.26: replace it with Go $go_version."
-say "installing Go $go_version in /usr/local/go"
+say "installing Go $go_version in $go_home, for this project only"
 cache=$(mktemp -d)
 trap 'chmod -R u+w "$cache"; rm -rf "$cache"' EXIT
 module=golang.org/toolchain@v0.0.1-go$go_version.linux-$(dpkg --print-architecture)
-GOMODCACHE=$cache GOFLAGS='' go mod download "$module"
-cp -r "$cache/$module" /usr/local/go
-chmod -R u+w /usr/local/go
-find /usr/local/go/bin /usr/local/go/pkg/tool -type f -exec chmod +x {} +
+# Outside of the repository: an old Go cannot read a go.mod that asks for a newer one.
+(cd "$cache" && GOMODCACHE=$cache GOFLAGS='' GOTOOLCHAIN=local go mod download "$module")
+rm -rf "$go_home"
+cp -r "$cache/$module" "$go_home"
+chmod -R u+w "$go_home"
+find "$go_home/bin" "$go_home/pkg/tool" -type f -exec chmod +x {} +
