@@ -30,7 +30,7 @@ func (p *Peers) UnmarshalText(text []byte) error {
 		return nil
 	}
 	network, err := netip.ParsePrefix(string(text))
-	if err != nil {
+	if err != nil || network.Addr().Is4In6() {
 		return fmt.Errorf("want an address, a network like 192.0.2.0/24, or %s", unixPeers)
 	}
 	p.network = network.Masked()

@@ -20,6 +20,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -290,7 +291,7 @@ func (c *Conn) capability(line []byte) []byte {
 	switch string(line) {
 	case "250-PIPELINING\r\n":
 		if c.believed {
-			return append(line[:len(line):len(line)], xforwardOffer...)
+			return append(slices.Clip(line), xforwardOffer...)
 		}
 	case "250-CHUNKING\r\n":
 		return nil

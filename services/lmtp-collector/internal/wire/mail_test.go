@@ -129,12 +129,16 @@ func TestBrokenMailIsTheEnd(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			conn, peer := pair(t)
 			startMail(t, conn, peer)
+			broken := make(chan error, 1)
 			go func() {
-				_, _ = io.WriteString(peer, half)
-				_ = peer.Close()
+				_, err := readMail(conn)
+				broken <- err
 			}()
-			if got, err := readMail(conn); err == nil {
-				t.Errorf("%q was taken as the mail %q", half, got)
+			_, _ = io.WriteString(peer, half)
+			synctest.Wait() // it waits for more
+			_ = peer.Close()
+			if err := <-broken; err == nil {
+				t.Errorf("%q was taken as a mail", half)
 			}
 			if _, err := readMail(conn); err == nil {
 				t.Errorf("%q: a second mail", half)
