@@ -140,9 +140,9 @@ func (s *session) Rcpt(_ string, _ *smtp.RcptOptions) error {
 }
 
 // LMTPData takes the mail. What it returns is the reply to every recipient, since one message carries them all. The mail is
-// with wire; r has an empty one, which must be read before anybody can be answered.
-func (s *session) LMTPData(r io.Reader, _ smtp.StatusCollector) error {
-	body, reply := s.receive(r)
+// with wire; the reader has an empty one, which go-smtp itself reads to its end.
+func (s *session) LMTPData(_ io.Reader, _ smtp.StatusCollector) error {
+	body, reply := s.receive()
 	if reply != nil {
 		return reply
 	}
@@ -180,7 +180,7 @@ func severity(err error) zerolog.Level {
 
 // receive returns the whole mail, or the reply when there is none. Of one that is too large nothing is kept; the rest of it is
 // read over.
-func (s *session) receive(r io.Reader) ([]byte, error) {
+func (s *session) receive() ([]byte, error) {
 	limit := s.server.cfg.MaxMessageBytes
 	var size int64
 	body := make([]byte, 0, min(s.size, trustedSize))
@@ -192,9 +192,6 @@ func (s *session) receive(r io.Reader) ([]byte, error) {
 		}
 		body = append(body, text...)
 	})
-	if err == nil {
-		_, err = io.Copy(io.Discard, r)
-	}
 	switch {
 	case err != nil:
 		s.server.metrics.deferred.WithLabelValues(reasonBroken).Inc()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -248,6 +249,25 @@ func TestMessageSize(t *testing.T) {
 	}
 	if n := r.counted(t, "spamtraps_lmtp_rejected_total", "size"); n != 2 {
 		t.Errorf("%v were counted as too large", n)
+	}
+}
+
+// What is too large is read over, and not held.
+func TestTooLargeMailTakesNoMemory(t *testing.T) {
+	c := start(t, &memory{}, func(cfg *lmtp.Config) { cfg.MaxMessageBytes = 100_000 }).hello(t)
+	c.say("MAIL FROM:<>\r\nRCPT TO:<b@y>\r\nDATA\r\n", "250", "250", "354")
+	piece := bytes.Repeat([]byte("x"), 1<<20)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range 64 {
+		if _, err := c.Write(piece); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.say("\r\n.\r\n", "552 5.3.4")
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; used > 8<<20 {
+		t.Errorf("a mail of 64 MiB took %d MiB", used>>20)
 	}
 }
 

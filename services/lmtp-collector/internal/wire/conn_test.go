@@ -150,6 +150,24 @@ func TestReplyThatQuotesThePeerDoesNotStartABody(t *testing.T) {
 	<-told
 }
 
+// A reply that go-smtp writes in two parts, because the recipient in it is long, has text of the peer's at the start of the second.
+func TestReplyThatQuotesThePeerDoesNotStartASecondMail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn, peer := pair(t)
+		startMail(t, conn, peer)
+		send(t, peer, ".\r\nNOOP\r\n")
+		told := replies(peer)
+		read(t, conn)
+		write(t, conn, "250 2.0.0 <")
+		write(t, conn, "354 x@y> OK\r\n")
+		if got := read(t, conn); got != "NOOP\r\n" {
+			t.Errorf("got %q", got)
+		}
+		_ = conn.Close()
+		<-told
+	})
+}
+
 func TestLHLOReply(t *testing.T) {
 	conn, peer := pair(t)
 	told := replies(peer)

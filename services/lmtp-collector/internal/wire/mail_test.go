@@ -148,6 +148,22 @@ func TestBrokenMailIsTheEnd(t *testing.T) {
 	}
 }
 
+// After the end there is no mail, though one had been read ahead whole.
+func TestCloseDropsAMailThatWasReadAhead(t *testing.T) {
+	conn, peer := pair(t)
+	told := replies(peer)
+	send(t, peer, "MAIL FROM:<>\r\nDATA\r\nx\r\n.\r\n")
+	for _, reply := range []string{"250 ok\r\n", "354 go\r\n"} {
+		read(t, conn)
+		write(t, conn, reply)
+	}
+	_ = conn.Close()
+	if got, err := readMail(conn); err == nil {
+		t.Errorf("got %q", got)
+	}
+	<-told
+}
+
 // The same bytes, in whatever pieces they come, are the same commands and mails, and those that a plain reading finds.
 func FuzzStream(f *testing.F) {
 	for _, stream := range []string{
