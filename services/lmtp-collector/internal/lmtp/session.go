@@ -1,6 +1,7 @@
 package lmtp
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -183,14 +184,15 @@ func severity(err error) zerolog.Level {
 func (s *session) receive() ([]byte, error) {
 	limit := s.server.cfg.MaxMessageBytes
 	var size int64
-	body := make([]byte, 0, min(s.size, trustedSize))
+	var body bytes.Buffer
+	body.Grow(int(min(s.size, trustedSize)))
 	err := s.wire.ReadMail(func(text []byte) {
 		size += int64(len(text))
 		if size > limit {
-			body = nil
+			body = bytes.Buffer{}
 			return
 		}
-		body = append(body, text...)
+		body.Write(text)
 	})
 	switch {
 	case err != nil:
@@ -200,7 +202,7 @@ func (s *session) receive() ([]byte, error) {
 	case size > limit:
 		return nil, s.tooLarge(s.from, size)
 	}
-	return body, nil
+	return body.Bytes(), nil
 }
 
 func (s *session) tooLarge(from string, size int64) error {
