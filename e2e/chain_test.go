@@ -121,7 +121,7 @@ func TestChainFromSMTPClientToQueue(t *testing.T) {
 		{"peer", e.LMTP.Peer, ip(t, c.postfix)},
 		{"client_addr", e.LMTP.ClientAddr, ip(t, c.client)},
 		{"client_helo", e.LMTP.ClientHELO, "client.example"},
-		{"client_proto", e.LMTP.ClientProto, "ESMTP"},
+		{"client_proto", e.LMTP.ClientProto, "SMTP"}, // smtp-source says HELO,
 		{"mail_id", e.MailID, envelope.MailID(e.LMTP.QueueID, e.SHA256)},
 		{"message_id", d.MessageId, envelope.LMTPMessageID(e.LMTP.QueueID, e.SHA256, e.LMTP.MailFrom, e.LMTP.RcptTo)},
 		{"content_type", d.ContentType, "message/rfc822"},

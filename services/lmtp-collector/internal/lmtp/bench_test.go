@@ -44,8 +44,11 @@ func BenchmarkSession(b *testing.B) {
 			}
 			ctx, stop := context.WithCancel(context.Background())
 			server := lmtp.NewServer(cfg, lmtp.Identity{}, nowhere{}, zerolog.Nop(), prometheus.NewRegistry())
-			stopped := make(chan error)
-			go func() { stopped <- server.Serve(ctx, listener, 0) }()
+			stopped := make(chan struct{})
+			go func() {
+				defer close(stopped)
+				_ = server.Serve(ctx, listener, 0) // the client would notice
+			}()
 			defer func() {
 				stop()
 				<-stopped
