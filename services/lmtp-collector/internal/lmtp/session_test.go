@@ -391,7 +391,7 @@ func TestNothingIsSmuggledBehindAPause(t *testing.T) {
 
 // A peer that is never silent for long, but sends next to nothing, may hold its connection no longer than one that is silent.
 func TestSlowPeerIsGivenUp(t *testing.T) {
-	r := start(t, &memory{}, func(cfg *lmtp.Config) { cfg.IdleTimeout, cfg.MinRate = 200*time.Millisecond, 1<<20 })
+	r := start(t, &memory{}, func(cfg *lmtp.Config) { cfg.IdleTimeout, cfg.MinRate = time.Second, 1<<20 })
 	c := r.hello(t)
 	c.say("MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nDATA\r\n", "250", "250", "354")
 	drip := time.NewTicker(20 * time.Millisecond)
