@@ -39,7 +39,7 @@ func newChain(t *testing.T) *chain {
 		Network: network, Alias: "lmtp-collector", Args: hardened,
 		Env: []string{
 			"AMQP_HOST=rabbitmq", "AMQP_TLS=false", "AMQP_IDENT=collector", "AMQP_SECRET=" + broker.UserPassword("collector"),
-			"SENSOR=trap-1",
+			"SENSOR=trap-1", "LMTP_XFORWARD_FROM=10.0.0.0/8,172.16.0.0/12,192.168.0.0/16",
 		},
 	})
 	c.postfix = rig.Run(t, rig.Image(t, "postfix"), rig.Options{
@@ -119,6 +119,11 @@ func TestChainFromSMTPClientToQueue(t *testing.T) {
 		{"lhlo", e.LMTP.LHLO, "mx.trap.example"},
 		{"rcpt_to", strings.Join(e.LMTP.RcptTo, " "), "trap@trap.example"},
 		{"peer", e.LMTP.Peer, ip(t, c.postfix)},
+		{"client_addr", e.LMTP.ClientAddr, ip(t, c.client)},
+		{"client_helo", e.LMTP.ClientHELO, "client.example"},
+		{"client_proto", e.LMTP.ClientProto, "SMTP"}, // smtp-source says HELO,
+		{"mail_id", e.MailID, envelope.MailID(e.LMTP.QueueID, e.SHA256)},
+		{"message_id", d.MessageId, envelope.LMTPMessageID(e.LMTP.QueueID, e.SHA256, e.LMTP.MailFrom, e.LMTP.RcptTo)},
 		{"content_type", d.ContentType, "message/rfc822"},
 		{"type", d.Type, "mail"},
 		{"app_id", d.AppId, "lmtp-collector/" + version()},
@@ -133,6 +138,12 @@ func TestChainFromSMTPClientToQueue(t *testing.T) {
 	}
 	if e.ReceivedAt.Before(before) || e.ReceivedAt.After(time.Now().Add(time.Second)) {
 		t.Errorf("received_at is %v", e.ReceivedAt)
+	}
+	if id := e.LMTP.QueueID; id == "" || !strings.Contains(received, "id "+id) || e.LMTP.ClientPort == 0 {
+		t.Errorf("queue_id is %q, client_port is %d", id, e.LMTP.ClientPort)
+	}
+	if at := e.MTAReceivedAt; at.Before(before.Truncate(time.Second)) || at.After(e.ReceivedAt) {
+		t.Errorf("mta_received_at is %v, received_at %v", at, e.ReceivedAt)
 	}
 	if e.MailID == "" || d.MessageId == "" || d.DeliveryMode != 2 || d.Timestamp.IsZero() {
 		t.Errorf("mail_id %q, message_id %q, delivery_mode %d, timestamp %v", e.MailID, d.MessageId, d.DeliveryMode, d.Timestamp)

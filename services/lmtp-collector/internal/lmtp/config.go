@@ -16,12 +16,15 @@ type Config struct {
 
 	Domains []string `env:"DOMAINS" empty:"any domain" desc:"Domains that mail is taken for; recipients elsewhere are refused, those without a domain are not."`
 
+	XForwardFrom []Peers `env:"XFORWARD_FROM" empty:"nobody" desc:"MTAs whose XFORWARD is believed: addresses, networks like 192.0.2.0/24, unix for those on the socket. They say who sent a mail and what their queue id of it is."`
+
 	MaxMessageBytes int64 `env:"MAX_MESSAGE_BYTES" unit:"bytes" empty:"as AMQP_MAX_MESSAGE_BYTES" desc:"Largest mail that is taken; it cannot be more than AMQP_MAX_MESSAGE_BYTES."`
 	MaxConnections  int   `env:"MAX_CONNECTIONS" desc:"How many connections may be open; further ones are told to try again later. Each may hold one mail in memory."`
 	MaxRecipients   int   `env:"MAX_RECIPIENTS" desc:"How many recipients a transaction may have; the MTA sends further ones in its next."`
 
 	IdleTimeout        time.Duration `env:"IDLE_TIMEOUT" desc:"How long a peer may be silent, between commands and within a mail."`
 	TransactionTimeout time.Duration `env:"TRANSACTION_TIMEOUT" desc:"How long a peer may take from MAIL to the end of the mail."`
+	MinRate            int64         `env:"MIN_RATE" unit:"bytes" desc:"Least bytes a second that a peer must send from MAIL to the end of the mail, once it was waited for longer than LMTP_IDLE_TIMEOUT in all; 0 is any."`
 }
 
 // Defaults returns what holds when nothing is set.
@@ -32,6 +35,7 @@ func Defaults() Config {
 		MaxRecipients:      1000,
 		IdleTimeout:        5 * time.Minute,
 		TransactionTimeout: 30 * time.Minute,
+		MinRate:            500, // as Postfix's smtpd_min_data_rate
 	}
 }
 
@@ -54,6 +58,9 @@ func (c *Config) Validate(bad func(name, problem string)) {
 	}
 	if c.IdleTimeout <= 0 {
 		bad("IDLE_TIMEOUT", fmt.Sprintf("must be more than 0s, not %s", c.IdleTimeout))
+	}
+	if c.MinRate < 0 {
+		bad("MIN_RATE", fmt.Sprintf("must not be negative, not %d", c.MinRate))
 	}
 	if c.TransactionTimeout < c.IdleTimeout {
 		bad("TRANSACTION_TIMEOUT", fmt.Sprintf("must not be less than LMTP_IDLE_TIMEOUT (%s), not %s", c.IdleTimeout, c.TransactionTimeout))

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -71,6 +72,7 @@ func removeStale(ctx context.Context, path string) error {
 type door struct {
 	net.Listener
 	limit   int            // connections
+	believe []Peers        // whose XFORWARD
 	limits  wire.Limits    // of each
 	full    zerolog.Logger // says at most once a minute that the limit was hit
 	metrics doorMetrics
@@ -104,8 +106,10 @@ func newDoor(listener net.Listener, cfg Config, log zerolog.Logger, metrics door
 	return &door{
 		Listener: listener,
 		limit:    cfg.MaxConnections,
+		believe:  cfg.XForwardFrom,
 		limits: wire.Limits{
-			Idle: cfg.IdleTimeout, Transaction: cfg.TransactionTimeout, Write: replyTimeout, MessageBytes: cfg.MaxMessageBytes,
+			Idle: cfg.IdleTimeout, Transaction: cfg.TransactionTimeout, Rate: cfg.MinRate, Write: replyTimeout,
+			MessageBytes: cfg.MaxMessageBytes,
 		},
 		full:    log.Sample(&zerolog.BurstSampler{Burst: 1, Period: time.Minute}),
 		metrics: metrics,
@@ -143,8 +147,9 @@ func (d *door) admit(network net.Conn) net.Conn {
 	if d.closed || len(d.open) >= d.limit {
 		return nil
 	}
+	believed := slices.ContainsFunc(d.believe, func(p Peers) bool { return p.has(network.RemoteAddr()) })
 	var conn *wire.Conn
-	conn = wire.New(network, d.limits, func() { d.left(conn) })
+	conn = wire.New(network, d.limits, believed, func() { d.left(conn) })
 	d.open[conn] = struct{}{}
 	d.metrics.connections.Inc()
 	d.metrics.open.Inc()

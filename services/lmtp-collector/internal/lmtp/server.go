@@ -40,6 +40,7 @@ type Server struct {
 	identity    Identity
 	publisher   Publisher
 	domains     domains
+	gateway     gatewayWatch
 	log         zerolog.Logger
 	metrics     metrics
 	doorMetrics doorMetrics
@@ -53,6 +54,7 @@ func NewServer(cfg Config, identity Identity, publisher Publisher, log zerolog.L
 		identity:    identity,
 		publisher:   publisher,
 		domains:     newDomains(cfg.Domains),
+		gateway:     gatewayWatch{log: log},
 		log:         log,
 		metrics:     newMetrics(reg),
 		doorMetrics: newDoorMetrics(reg),
@@ -105,8 +107,7 @@ func (s *Server) Health() (ok bool, text string) {
 // greetingName stands for our name in the greeting. The real one may say what this host is for.
 const greetingName = "localhost"
 
-// protocol sets go-smtp up. It gets no limit that wire or session keeps: its size limit is one byte off, its line limit counts
-// a mail's lines too, and its read timeout is for a whole mail.
+// protocol sets go-smtp up. It gets no limit that wire or session keeps: it never sees a mail, and wire caps each line.
 func (s *Server) protocol(publishing context.Context) *smtp.Server {
 	server := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
 		return s.newSession(publishing, c), nil

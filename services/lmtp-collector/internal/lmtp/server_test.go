@@ -234,6 +234,7 @@ func TestConfigProblems(t *testing.T) {
 		{"negative size", func(c *lmtp.Config) { c.MaxMessageBytes = -1 }, "MAX_MESSAGE_BYTES must be at least 1, not -1"},
 		{"no connections", func(c *lmtp.Config) { c.MaxConnections = 0 }, "MAX_CONNECTIONS must be at least 1, not 0"},
 		{"no recipients", func(c *lmtp.Config) { c.MaxRecipients = 0 }, "MAX_RECIPIENTS must be at least 1, not 0"},
+		{"negative rate", func(c *lmtp.Config) { c.MinRate = -1 }, "MIN_RATE must not be negative, not -1"},
 		{"no patience", func(c *lmtp.Config) { c.IdleTimeout = 0 }, "IDLE_TIMEOUT must be more than 0s, not 0s"},
 		{
 			"less for all than for a part", func(c *lmtp.Config) { c.TransactionTimeout = time.Minute },

@@ -17,6 +17,7 @@ import (
 
 	"spamtraps.internal/libs/amqp"
 	"spamtraps.internal/libs/envelope"
+	"spamtraps.internal/lmtp-collector/internal/wire"
 )
 
 // publishTimeout bounds the wait for room in the publisher's window and for the confirm together. Postfix waits 600 s for the
@@ -74,14 +75,16 @@ func newMetrics(reg prometheus.Registerer) metrics {
 type session struct {
 	server  *Server
 	conn    *smtp.Conn
+	wire    *wire.Conn
 	peer    string // "" on a unix socket
 	log     zerolog.Logger
 	publish func(amqp091.Publishing) error
 
-	begun bool // there was a MAIL
-	from  string
-	size  int64 // as the client announced it, 0 when it did not
-	rcpts envelope.Recipients
+	begun  bool // there was a MAIL
+	from   string
+	origin wire.Origin
+	size   int64 // as the client announced it, 0 when it did not
+	rcpts  envelope.Recipients
 }
 
 func (s *Server) newSession(publishing context.Context, conn *smtp.Conn) *session {
@@ -93,6 +96,7 @@ func (s *Server) newSession(publishing context.Context, conn *smtp.Conn) *sessio
 	return &session{
 		server: s,
 		conn:   conn,
+		wire:   conn.Conn().(*wire.Conn), // the listener has no others
 		peer:   peer,
 		log:    s.log.With().Str("remote", remote).Logger(),
 		publish: func(m amqp091.Publishing) error {
@@ -103,8 +107,9 @@ func (s *Server) newSession(publishing context.Context, conn *smtp.Conn) *sessio
 	}
 }
 
-// Mail begins a transaction, unless the mail could not go anywhere now.
-func (s *session) Mail(from string, opts *smtp.MailOptions) error {
+// Mail begins a transaction, unless the mail could not go anywhere now. The exact address is with wire.
+func (s *session) Mail(_ string, opts *smtp.MailOptions) error {
+	from := s.wire.Address()
 	if s.begun { // go-smtp would go on with the recipients of the one before
 		return errOutOfOrder
 	}
@@ -116,13 +121,13 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 		s.log.Debug().Err(err).Str("reason", reasonNotReady).Str("mail_from", clip(from)).Msg("deferred") // the publisher says it once, and louder
 		return errTryLater
 	}
-	s.begun, s.from, s.size = true, from, opts.Size
+	s.begun, s.from, s.origin, s.size = true, from, s.wire.Origin(), opts.Size
 	return nil
 }
 
-// Rcpt adds a recipient, as go-smtp has parsed it: the quotes of a local part are gone, and one without a domain never gets
-// here, because go-smtp has refused it.
-func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
+// Rcpt adds a recipient, of any form.
+func (s *session) Rcpt(_ string, _ *smtp.RcptOptions) error {
+	to := s.wire.Address()
 	if !s.server.domains.take(to) {
 		s.server.metrics.rejected.WithLabelValues(reasonDomain).Inc()
 		s.log.Info().Str("reason", reasonDomain).Str("rcpt_to", clip(to)).Msg("rejected")
@@ -135,10 +140,10 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	return nil
 }
 
-// LMTPData takes the mail. What it returns is the reply to every recipient, since one message carries them all. It reads r to
-// its end, or to its error, before it returns: on its return wire expects commands.
-func (s *session) LMTPData(r io.Reader, _ smtp.StatusCollector) error {
-	body, reply := s.receive(r)
+// LMTPData takes the mail. What it returns is the reply to every recipient, since one message carries them all. The mail is
+// with wire; the reader has an empty one, which go-smtp itself reads to its end.
+func (s *session) LMTPData(_ io.Reader, _ smtp.StatusCollector) error {
+	body, reply := s.receive()
 	if reply != nil {
 		return reply
 	}
@@ -147,6 +152,7 @@ func (s *session) LMTPData(r io.Reader, _ smtp.StatusCollector) error {
 	s.server.metrics.received.Inc()
 	s.server.metrics.receivedBytes.Add(float64(len(body)))
 	log.Debug().Msg("received")
+	s.server.gateway.see(s.origin.Addr)
 
 	message, err := mail.Publishing(body)
 	if err == nil {
@@ -173,24 +179,28 @@ func severity(err error) zerolog.Level {
 	return zerolog.ErrorLevel
 }
 
-// receive returns the whole mail, or the reply when there is none.
-func (s *session) receive(r io.Reader) ([]byte, error) {
+// receive returns the whole mail, or the reply when there is none. Of one that is too large nothing is kept; the rest of it is
+// read over.
+func (s *session) receive() ([]byte, error) {
 	limit := s.server.cfg.MaxMessageBytes
+	var size int64
 	var body bytes.Buffer
-	body.Grow(int(min(s.size, trustedSize)) + bytes.MinRead)
-	size, err := body.ReadFrom(io.LimitReader(r, limit+1))
-	if err == nil && size > limit {
-		body = bytes.Buffer{} // the rest may take its time, without this memory
-		var rest int64
-		rest, err = io.Copy(io.Discard, r)
-		if err == nil {
-			return nil, s.tooLarge(s.from, size+rest)
+	body.Grow(int(min(s.size, trustedSize)))
+	err := s.wire.ReadMail(func(text []byte) {
+		size += int64(len(text))
+		if size > limit {
+			body = bytes.Buffer{}
+			return
 		}
-	}
-	if err != nil {
+		body.Write(text)
+	})
+	switch {
+	case err != nil:
 		s.server.metrics.deferred.WithLabelValues(reasonBroken).Inc()
 		s.log.Info().Err(err).Str("reason", reasonBroken).Str("mail_from", clip(s.from)).Int64("read", size).Msg("deferred")
 		return nil, errBroken
+	case size > limit:
+		return nil, s.tooLarge(s.from, size)
 	}
 	return body.Bytes(), nil
 }
@@ -202,28 +212,38 @@ func (s *session) tooLarge(from string, size int64) error {
 	return errTooLarge
 }
 
-// envelope tells everything that is known about the mail. No queue id is known, so the MTA's Received line, which is part of
-// the content, is what tells equal mails apart.
+// envelope tells everything that is known about the mail. Where no queue id is, the MTA's Received line, which is part of the
+// content, is what tells equal mails apart.
 func (s *session) envelope(body []byte) *envelope.Envelope {
 	sum := sha256.Sum256(body)
 	digest := hex.EncodeToString(sum[:])
 	rcpts := s.rcpts.List()
-	return &envelope.Envelope{
-		MessageID:  envelope.LMTPMessageID("", digest, s.from, rcpts),
-		App:        s.server.identity.App,
-		Sensor:     s.server.identity.Sensor,
-		Collector:  s.server.identity.Collector,
-		SHA256:     digest,
-		Size:       int64(len(body)),
-		ReceivedAt: time.Now(),
-		MailID:     envelope.MailID("", digest),
+	mail := &envelope.Envelope{
+		MessageID:     envelope.LMTPMessageID(s.origin.QueueID, digest, s.from, rcpts),
+		App:           s.server.identity.App,
+		Sensor:        s.server.identity.Sensor,
+		Collector:     s.server.identity.Collector,
+		SHA256:        digest,
+		Size:          int64(len(body)),
+		ReceivedAt:    time.Now(),
+		MTAReceivedAt: mtaReceivedAt(body, s.origin.QueueID),
+		MailID:        envelope.MailID(s.origin.QueueID, digest),
 		LMTP: &envelope.LMTP{
-			MailFrom: s.from,
-			RcptTo:   rcpts,
-			LHLO:     s.conn.Hostname(),
-			Peer:     s.peer,
+			MailFrom:    s.from,
+			RcptTo:      rcpts,
+			LHLO:        s.conn.Hostname(),
+			Peer:        s.peer,
+			ClientPort:  s.origin.Port,
+			ClientName:  s.origin.Name,
+			ClientHELO:  s.origin.HELO,
+			ClientProto: s.origin.Proto,
+			QueueID:     s.origin.QueueID,
 		},
 	}
+	if s.origin.Addr.IsValid() {
+		mail.LMTP.ClientAddr = s.origin.Addr.String()
+	}
+	return mail
 }
 
 // Data is what go-smtp calls in place of LMTPData when it speaks SMTP, which it does not here.
@@ -231,7 +251,7 @@ func (s *session) Data(r io.Reader) error { return s.LMTPData(r, nil) }
 
 // Reset ends the transaction.
 func (s *session) Reset() {
-	s.begun, s.from, s.size = false, "", 0
+	s.begun, s.from, s.origin, s.size = false, "", wire.Origin{}, 0
 	s.rcpts.Reset()
 }
 

@@ -1,13 +1,16 @@
-// Package wire owns the connection between an LMTP client and go-smtp, because go-smtp alone acts on bytes that it must not
-// act on. A Conn hands it one line at a time, so nothing that was pipelined behind a line is in anybody's hands before that
-// line is done with, and so the Conn always knows whether the next line is a command or part of a mail. With that it
+// Package wire owns the connection between an LMTP client and go-smtp, because go-smtp alone acts on bytes that it must not act
+// on, reads a mail byte by byte, and does not see the end of every mail. go-smtp gets to see commands only, one line at a time,
+// so nothing that was pipelined behind a line is in anybody's hands before that line is done with. From 354 on a mail goes past
+// it: the session takes it from the Conn, in bulk and exact, and go-smtp reads an empty one in its place and answers that. So
 //
-//   - makes every read error final: what comes after half a mail is never taken as a command;
-//   - bounds what a peer can make us wait for or hold: the silence, the whole transaction, the length of a command line;
-//   - keeps BDAT away, with which go-smtp takes a truncated mail as a whole one, and does not offer CHUNKING;
-//   - ends a connection itself, with one reply that says why, and lets nothing in or out afterwards.
+//   - a mail may hold any byte and lines of any length, and ends at CR LF . CR LF and nowhere else;
+//   - a read error is final: half a mail is no mail, and what comes after it is never taken as a command;
+//   - what a peer can make us wait for or hold is bounded: its silence, a transaction's time and rate, a command's length;
+//   - the exact text of every address is kept, also of those that go-smtp would refuse or change;
+//   - XFORWARD is answered, for peers that are believed; BDAT, with which go-smtp takes a truncated mail as whole, is kept away;
+//   - a connection ends with one reply that says why, and lets nothing in or out afterwards.
 //
-// What a mail is, where it ends and what becomes of it is not known here.
+// What becomes of a mail is not known here.
 package wire
 
 import (
@@ -17,6 +20,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -26,8 +30,8 @@ const (
 	// bufferSize is how much is read from the network at once. It is also the longest line that is read over to
 	// reach the command behind it.
 	bufferSize = 16 << 10
-	// maxCommand is the longest command line that go-smtp sees, line end included: eight times what RFC 5321 §4.5.3.1.4
-	// asks for. A mail's lines have no limit.
+	// maxCommand is the longest command line that is looked at, line end included: eight times what RFC 5321 §4.5.3.1.4
+	// asks for.
 	maxCommand = 4 << 10
 	// farewellTimeout is how long the reply that ends a connection may take to leave.
 	farewellTimeout = time.Second
@@ -39,32 +43,50 @@ var emptyCommand = []byte("\r\n")
 // Limits bound one connection.
 type Limits struct {
 	Idle         time.Duration // longest wait for the peer: for a whole command line, and between any two reads of a mail
-	Transaction  time.Duration // longest time from MAIL to the end of the mail
+	Transaction  time.Duration // longest time from the reply to MAIL to the end of the mail
+	Rate         int64         // least bytes a second in that time, while the peer is waited for, after Idle is used up; 0 is any
 	Write        time.Duration // longest time that a reply may take to leave
 	MessageBytes int64         // what the reply to LHLO says after SIZE. It is not enforced here
 }
 
-// Conn is a connection from an LMTP client. Read, Write and Close are for one go-smtp server; Stop is safe to call at any
-// time. The deadlines of the connection are its own: go-smtp must be told of none.
+// phase tells what the peer's next bytes are. Only the goroutine that reads changes it.
+type phase int
+
+const (
+	commands phase = iota
+	mail           // the reply to DATA was 354
+	answer         // the mail is here, but go-smtp has yet to read the empty one
+)
+
+// Conn is a connection from an LMTP client. Read, Write and Close are for one go-smtp server, ReadMail, Address and Origin
+// for its session, one call at a time; Stop is safe to call at any time. The deadlines of the connection are its own: go-smtp
+// must be told of none.
 type Conn struct {
 	net.Conn
-	limits  Limits
-	onClose func()
-	in      *bufio.Reader
-	rest    []byte // of the current line: what go-smtp has not read yet
+	limits   Limits
+	believed bool // its XFORWARD
+	onClose  func()
+	in       *bufio.Reader
+	rest     []byte // of the current line: what go-smtp has not read yet
+	address  string // see Address
+	origin   Origin // see Origin
 
 	mu            sync.Mutex
-	verb          string    // of the command that go-smtp is busy with
-	body          bool      // between 354 and the reply to the mail
-	lineBy        time.Time // when the command line must be whole
-	transactionBy time.Time // when the mail must be whole; zero outside a transaction
-	stopBy        time.Time // when a mail that is under way must be whole because of Stop; zero before it
-	ended         *Error    // why nothing goes in or out any more
+	verb          string // of the command that go-smtp has not answered yet; of LHLO as long as it answers
+	phase         phase
+	lineBy        time.Time     // when the command line must be whole
+	transactionBy time.Time     // when the mail must be whole; zero outside a transaction
+	silence       time.Duration // of the peer, before the last read returned
+	waited        time.Duration // for the peer, in this transaction
+	received      int64         // bytes in this transaction
+	stopBy        time.Time     // when a mail that is under way must be whole because of Stop; zero before it
+	ended         *Error        // why nothing goes in or out any more
 }
 
-// New returns a Conn over network. It calls onClose once, when it is closed for the first time.
-func New(network net.Conn, limits Limits, onClose func()) *Conn {
-	c := &Conn{Conn: network, limits: limits, onClose: sync.OnceFunc(onClose)}
+// New returns a Conn over network. XFORWARD is offered and believed only when believed says so. onClose is called once, when
+// the Conn is closed for the first time.
+func New(network net.Conn, limits Limits, believed bool, onClose func()) *Conn {
+	c := &Conn{Conn: network, limits: limits, believed: believed, onClose: sync.OnceFunc(onClose)}
 	c.in = bufio.NewReaderSize(patient{c}, bufferSize)
 	return c
 }
@@ -76,7 +98,7 @@ func (c *Conn) Stop(by time.Time) {
 	defer c.mu.Unlock()
 	c.stopBy = by
 	// A read that waits already must learn of it. One that fails to, fails at its own deadline.
-	_ = c.SetReadDeadline(c.deadline())
+	_ = c.SetReadDeadline(c.deadline(time.Now()))
 }
 
 // Close closes the connection. Bytes that had been read ahead are never handed out.
@@ -90,49 +112,100 @@ func (c *Conn) Close() error {
 	return c.Conn.Close()
 }
 
-// Read returns bytes of one line at most. Its errors are *Error, and the first one stays for ever.
+// Read returns bytes of one command at most, or the empty mail after 354. Its errors are *Error, and the first one stays for
+// ever.
 func (c *Conn) Read(p []byte) (int, error) {
-	inBody, err := c.begin()
+	err := c.why()
+	if err == nil && len(c.rest) == 0 {
+		c.rest, err = c.next()
+	}
 	if err != nil {
 		return 0, err
 	}
-	if len(c.rest) == 0 {
-		if inBody {
-			c.rest, err = c.bodyLine()
-		} else {
-			c.rest, err = c.commandLine()
-		}
-	}
 	n := copy(p, c.rest)
 	c.rest = c.rest[n:]
-	return n, err
+	return n, nil
 }
 
-// begin tells whether the next line belongs to a mail, or why there is none. For a command it starts the clock.
-func (c *Conn) begin() (inBody bool, err error) {
+// why returns the reason of the end, nil before it.
+func (c *Conn) why() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended != nil {
-		return false, c.ended
+		return c.ended
 	}
-	if !c.body {
-		c.lineBy = time.Now().Add(c.limits.Idle)
-	}
-	return c.body, nil
+	return nil
 }
 
-// bodyLine returns the next line of a mail, or as much of a long one as the buffer holds.
-func (c *Conn) bodyLine() ([]byte, error) {
-	line, err := c.in.ReadSlice('\n')
-	if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-		return nil, c.end(c.cause(err))
+// next returns what go-smtp reads next. A mail that the session has not taken is read over.
+func (c *Conn) next() ([]byte, error) {
+	switch c.phase {
+	case mail:
+		if err := c.ReadMail(func([]byte) {}); err != nil {
+			return nil, err
+		}
+	case commands:
+		return c.command()
 	}
-	return line, nil
+	c.enter(commands)
+	return emptyMail, nil
 }
 
-// commandLine returns the next command. Half a command, before the peer was gone, is none.
-func (c *Conn) commandLine() ([]byte, error) {
-	if c.stopping() { // what the peer has pipelined counts as not sent
+// enter changes the phase. The transaction is over as soon as go-smtp has the empty mail.
+func (c *Conn) enter(next phase) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.phase = next
+	if next == commands {
+		c.over()
+	}
+}
+
+// over ends the transaction. The caller holds mu.
+func (c *Conn) over() {
+	c.transactionBy = time.Time{}
+	c.origin = Origin{}
+}
+
+func (c *Conn) inTransaction() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.transactionBy.IsZero()
+}
+
+// command returns the next command, as go-smtp shall see it.
+func (c *Conn) command() ([]byte, error) {
+	for {
+		line, err := c.line()
+		if err != nil {
+			return nil, err
+		}
+		verb := string(bytes.ToUpper(line[:min(4, len(line))]))
+		switch verb {
+		case "BDAT": // its chunk follows whatever we answer, and would be read as commands
+			return nil, c.end(errChunking)
+		case "MAIL":
+			line = []byte(c.addressed(string(line), verb, "FROM:"))
+		case "RCPT":
+			line = []byte(c.addressed(string(line), verb, "TO:"))
+		case "XFOR":
+			fields := bytes.Fields(line)
+			if !c.believed || !bytes.EqualFold(fields[0], []byte("XFORWARD")) {
+				break
+			}
+			if err := c.send([]byte(c.forwarded(string(line)) + "\r\n")); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		c.began(verb)
+		return line, nil
+	}
+}
+
+// line returns the next command line. Half a line, before the peer was gone, is none.
+func (c *Conn) line() ([]byte, error) {
+	if !c.listen() { // what the peer has pipelined counts as not sent
 		return nil, c.end(errStopped)
 	}
 	line, err := c.in.ReadSlice('\n')
@@ -140,27 +213,24 @@ func (c *Conn) commandLine() ([]byte, error) {
 		return nil, c.end(c.cause(err))
 	}
 	if len(line) > maxCommand {
-		line = emptyCommand
+		return emptyCommand, nil
 	}
-	verb := string(bytes.ToUpper(line[:min(4, len(line))]))
-	if verb == "BDAT" { // its chunk follows whatever we answer, and would be read as commands
-		return nil, c.end(errChunking)
-	}
-	c.began(verb)
 	return line, nil
 }
 
-// began notes which command go-smtp gets to see. The clock of a transaction runs from MAIL until it is over in any way.
+// listen starts the clock of a command line, unless there are to be no more.
+func (c *Conn) listen() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lineBy = time.Now().Add(c.limits.Idle)
+	return c.stopBy.IsZero()
+}
+
+// began notes which command go-smtp gets to see.
 func (c *Conn) began(verb string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.verb = verb
-	switch verb {
-	case "MAIL":
-		c.transactionBy = time.Now().Add(c.limits.Transaction)
-	case "RSET", "LHLO":
-		c.transactionBy = time.Time{}
-	}
 }
 
 // Write sends a reply. go-smtp writes each line of a reply at once, and waits for the next line from Read after it.
@@ -169,49 +239,66 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if len(reply) > 0 {
-		_ = c.SetWriteDeadline(time.Now().Add(c.limits.Write))
-		if _, err := c.Conn.Write(reply); err != nil {
-			return 0, c.end(&Error{why: "reply could not be sent", cause: err})
-		}
+	if err := c.send(reply); err != nil {
+		return 0, err
 	}
 	return len(p), nil
 }
 
+// send writes to the peer.
+func (c *Conn) send(reply []byte) error {
+	if len(reply) == 0 {
+		return nil
+	}
+	_ = c.SetWriteDeadline(time.Now().Add(c.limits.Write))
+	if _, err := c.Conn.Write(reply); err != nil {
+		return c.end(&Error{why: "reply could not be sent", cause: err})
+	}
+	return nil
+}
+
 // edit notes what a reply says of the state of the session, and returns it as the peer shall see it. Replies quote the peer, so
-// their text counts only after the command whose reply quotes nothing.
+// only how one begins counts; what go-smtp writes in two parts, because it is long, counts once.
 func (c *Conn) edit(reply []byte) ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.ended != nil:
+	if c.ended != nil {
 		return nil, c.ended
-	case c.body:
-		c.body, c.transactionBy = false, time.Time{}
-	case c.verb == "DATA" && bytes.HasPrefix(reply, []byte("354")):
-		c.body, c.verb = true, ""
-	case c.verb == "LHLO":
+	}
+	verb := c.verb
+	if verb != "LHLO" {
+		c.verb = ""
+	}
+	agreed := bytes.HasPrefix(reply, []byte("250"))
+	switch {
+	case verb == "DATA" && bytes.HasPrefix(reply, []byte("354")):
+		c.phase = mail
+	case verb == "MAIL" && agreed:
+		c.transactionBy = time.Now().Add(c.limits.Transaction)
+		c.waited, c.received = 0, 0
+	case verb == "RSET" && agreed:
+		c.over()
+	case verb == "LHLO" && agreed:
+		c.over()
 		return c.capability(reply), nil
 	}
 	return reply, nil
 }
 
-// capability edits one line of the reply to LHLO: no CHUNKING, and SIZE with our number, since go-smtp's own limit is one
-// byte off and therefore not used.
+// capability edits one line of the reply to LHLO: no CHUNKING, XFORWARD for those who are believed, and SIZE with our number,
+// since go-smtp's own limit is one byte off and therefore not used.
 func (c *Conn) capability(line []byte) []byte {
 	switch string(line) {
+	case "250-PIPELINING\r\n":
+		if c.believed {
+			return append(slices.Clip(line), xforwardOffer...)
+		}
 	case "250-CHUNKING\r\n":
 		return nil
 	case "250-SIZE\r\n", "250 SIZE\r\n":
 		return append(strconv.AppendInt(append(line[:8:8], ' '), c.limits.MessageBytes, 10), "\r\n"...)
 	}
 	return line
-}
-
-func (c *Conn) stopping() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return !c.stopBy.IsZero()
 }
 
 // end makes e the end of the connection, tells the peer, and returns what ended it, which is an earlier error if there was one.
@@ -243,44 +330,72 @@ func (c *Conn) cause(err error) *Error {
 		return errLineTooLong
 	case !errors.Is(err, os.ErrDeadlineExceeded):
 		return &Error{why: "connection lost", cause: err}
-	case passed(c.stopBy), !c.stopBy.IsZero() && !c.body:
+	case passed(c.stopBy), !c.stopBy.IsZero() && c.phase != mail:
 		return errStopped
 	case passed(c.transactionBy):
 		return errSlow
+	case !c.transactionBy.IsZero() && c.limits.Rate > 0 && c.patience() <= 0 && c.silence < c.limits.Idle:
+		return errRate
 	}
 	return errIdle
 }
 
 // deadline is when the read that waits, or the next one, has waited long enough. The caller holds mu.
-func (c *Conn) deadline() time.Time {
-	if !c.body && !c.stopBy.IsZero() {
+func (c *Conn) deadline(now time.Time) time.Time {
+	if c.phase != mail && !c.stopBy.IsZero() {
 		return time.Unix(1, 0) // long ago
 	}
 	by := c.lineBy
-	if c.body {
-		by = time.Now().Add(c.limits.Idle)
+	if c.phase == mail {
+		by = now.Add(c.limits.Idle)
 	}
-	for _, t := range []time.Time{c.transactionBy, c.stopBy} {
-		if !t.IsZero() && t.Before(by) {
-			by = t
+	if !c.transactionBy.IsZero() {
+		by = earlier(by, c.transactionBy)
+		if c.limits.Rate > 0 {
+			by = earlier(by, now.Add(c.patience()))
 		}
 	}
+	if !c.stopBy.IsZero() {
+		by = earlier(by, c.stopBy)
+	}
 	return by
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// patience is how much longer the peer may be waited for in this transaction: Idle in all, and what it has sent buys more at
+// the least rate. So a small mail is never too slow, and a peer that sends a byte now and then is. The caller holds mu.
+func (c *Conn) patience() time.Duration {
+	bought := float64(c.received) / float64(c.limits.Rate) * float64(time.Second)
+	return c.limits.Idle + time.Duration(bought) - c.waited
 }
 
 // patient is the network as the buffer of a Conn reads it: each read waits as long as the state of the session allows.
 type patient struct{ c *Conn }
 
 func (p patient) Read(b []byte) (int, error) {
-	if err := p.arm(); err != nil {
+	start, err := p.arm()
+	if err != nil {
 		return 0, err
 	}
-	return p.c.Conn.Read(b)
+	n, err := p.c.Conn.Read(b)
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	p.c.silence = time.Since(start)
+	p.c.waited += p.c.silence
+	p.c.received += int64(n)
+	return n, err
 }
 
 // arm holds mu while it sets the deadline, or it could undo the one that Stop sets.
-func (p patient) arm() error {
+func (p patient) arm() (start time.Time, err error) {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
-	return p.c.SetReadDeadline(p.c.deadline())
+	start = time.Now()
+	return start, p.c.SetReadDeadline(p.c.deadline(start))
 }

@@ -15,6 +15,7 @@ var (
 	errGone        = &Error{why: "peer closed the connection"}
 	errIdle        = &Error{why: "peer was silent for too long", reply: "421 4.4.2 Idle for too long, closing connection"}
 	errSlow        = &Error{why: "transaction took too long", reply: "421 4.4.2 Transaction took too long, closing connection"}
+	errRate        = &Error{why: "peer sent less than the least rate", reply: "421 4.4.2 Transfer is too slow, closing connection"}
 	errStopped     = &Error{why: "stopped", reply: "421 4.3.2 Service is shutting down, please try again later"}
 	errLineTooLong = &Error{why: "command line too long", reply: "500 5.5.2 Line too long, closing connection"}
 	errChunking    = &Error{why: "BDAT was sent though CHUNKING is not offered", reply: "421 4.5.1 BDAT is not offered, closing connection"}
