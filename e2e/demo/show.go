@@ -94,8 +94,8 @@ func showOne(d *amqp091.Delivery, letters []letter) error {
 	if !asSent(d.Body, e.LMTP.MailFrom, letters) {
 		return fmt.Errorf("mail %s from <%s> is none of those that were sent, byte for byte", e.MessageID, e.LMTP.MailFrom)
 	}
-	fmt.Printf("  sender      <%s>\n  recipients  <%s>\n  subject     %s\n  size        %d bytes\n  sha256      %s\n\n",
-		e.LMTP.MailFrom, strings.Join(e.LMTP.RcptTo, ">, <"), subject(d.Body), e.Size, e.SHA256)
+	fmt.Printf("  client      %s\n  sender      <%s>\n  recipients  <%s>\n  subject     %s\n  size        %d bytes\n  sha256      %s\n\n",
+		e.LMTP.ClientAddr, e.LMTP.MailFrom, strings.Join(e.LMTP.RcptTo, ">, <"), subject(d.Body), e.Size, e.SHA256)
 	return nil
 }
 
