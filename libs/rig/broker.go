@@ -157,7 +157,16 @@ func OwnBroker(t testing.TB, options ...Option) *Broker {
 	b.VHost = "/"
 	b.WaitReady()
 	b.login()
+	b.settle()
 	return b
+}
+
+// settle makes the broker's new queues durable. RabbitMQ 4.0 keeps what queues there are in Mnesia, which writes its log within
+// two seconds or so: a SIGKILL before that loses a queue that was just made, with every message that was confirmed in it. No
+// publisher can know, and the tests are about what comes after.
+func (b *Broker) settle() {
+	b.t.Helper()
+	b.Ctl("eval", "mnesia:sync_log().")
 }
 
 func brokerOptions() Options {

@@ -199,6 +199,13 @@ func TestEnds(t *testing.T) {
 			}
 		}
 	}
+	hangUp := func(last string) func(*wire.Conn, net.Conn) {
+		return func(_ *wire.Conn, peer net.Conn) {
+			_, _ = io.WriteString(peer, last)
+			synctest.Wait() // a pipe, unlike a socket, cannot be given a deadline once its peer is gone
+			_ = peer.Close()
+		}
+	}
 	tests := []struct {
 		name   string
 		inBody bool
@@ -212,15 +219,9 @@ func TestEnds(t *testing.T) {
 		{"one command, a byte a minute", false, drip("x", time.Minute), "silent", idle, 5 * time.Minute},
 		{"one mail, fast enough, but too long", true, drip(strings.Repeat("x", 600), time.Minute), "too long", slow, 30 * time.Minute},
 		{"one mail, a byte a second", true, drip("x", time.Second), "least rate", rate, 333300 * time.Millisecond},
-		{"gone", false, func(_ *wire.Conn, peer net.Conn) { _ = peer.Close() }, "peer closed", "", 0},
-		{"gone within a command", false, func(_ *wire.Conn, peer net.Conn) {
-			_, _ = io.WriteString(peer, "QUIT")
-			_ = peer.Close()
-		}, "peer closed", "", 0},
-		{"gone within a mail", true, func(_ *wire.Conn, peer net.Conn) {
-			_, _ = io.WriteString(peer, "half a line")
-			_ = peer.Close()
-		}, "peer closed", "", 0},
+		{"gone", false, hangUp(""), "peer closed", "", 0},
+		{"gone within a command", false, hangUp("QUIT"), "peer closed", "", 0},
+		{"gone within a mail", true, hangUp("half a line"), "peer closed", "", 0},
 		{"endless command", false, func(_ *wire.Conn, peer net.Conn) {
 			_, _ = io.WriteString(peer, strings.Repeat("x", 17<<10))
 		}, "too long", "500 5.5.2 Line too long, closing connection\r\n", 0},
