@@ -3,7 +3,6 @@
 # installs and starts what is missing; elsewhere it says in one sentence what to install.
 set -euo pipefail
 
-go_version=1.26.8
 # Where Go goes when the system's is too old; the Makefile looks there first.
 go_home=/usr/local/lib/spamtraps-go
 want=${1:-test}
@@ -45,6 +44,11 @@ start_engine() {
 	refuse "The Docker engine did not start within 60 s: look at /var/log/dockerd.log or \`journalctl -u docker\`."
 }
 
+# What fetches Go where there is none.
+fetch_tools() {
+	has curl && has unzip && [ -e /etc/ssl/certs/ca-certificates.crt ] || install "curl or unzip (to fetch Go)" curl unzip ca-certificates
+}
+
 has docker || install "Docker Engine" docker.io
 start_engine
 compose || install "Compose" docker-compose
@@ -54,6 +58,7 @@ case $want in
 demo) exit 0 ;;
 standin)
 	has mmdebstrap || install "mmdebstrap (builds base images from Debian packages)" mmdebstrap
+	fetch_tools
 	exit 0
 	;;
 esac
@@ -69,16 +74,7 @@ go_ok() {
 	[ "$(printf '%s\n' go1.26 "${version%%[ -]*}" | sort -V | head -1)" = go1.26 ]
 }
 go_ok go && exit 0
-# Debian's Go is too old to build us, and good enough to fetch the wanted one as a module, checked against the sum database.
 can_install || refuse "Go 1.26 is missing: install it from your system's packages or from the Go project's downloads."
-has go || install "Go" golang-go
-say "installing Go $go_version in $go_home, for this project only"
-cache=$(mktemp -d)
-trap 'chmod -R u+w "$cache"; rm -rf "$cache"' EXIT
-module=golang.org/toolchain@v0.0.1-go$go_version.linux-$(dpkg --print-architecture)
-# Outside of the repository: an old Go cannot read a go.mod that asks for a newer one.
-(cd "$cache" && GOMODCACHE=$cache GOFLAGS='' GOTOOLCHAIN=local go mod download "$module")
-rm -rf "$go_home"
-cp -r "$cache/$module" "$go_home"
-chmod -R u+w "$go_home"
-find "$go_home/bin" "$go_home/pkg/tool" -type f -exec chmod +x {} +
+fetch_tools
+say "installing Go in $go_home, for this project only"
+"$(dirname "$0")/go-toolchain.sh" "$go_home"

@@ -17,7 +17,7 @@ created=$(git log -1 --format=%cI 2>/dev/null || true)
 image() {
 	local name=$1 out
 	shift
-	if ! out=$(docker build -t "$prefix/$name:$version" "${args[@]}" --build-arg "VERSION=$version" \
+	if ! out=$(docker build --shm-size 2g -t "$prefix/$name:$version" "${args[@]}" --build-arg "VERSION=$version" \
 		--build-arg "REVISION=$revision" --build-arg "CREATED=$created" "$@" 2>&1); then
 		printf '%s\n' "$out" | tail -40 >&2
 		printf 'images: building %s failed\n' "$name" >&2
@@ -27,15 +27,26 @@ image() {
 		"$(docker image inspect -f '{{.Size}}' "$prefix/$name:$version" | numfmt --to=si --suffix=B)" >&2
 }
 
-[ $# -gt 0 ] || set -- rabbitmq postfix lmtp-collector demo
-for name; do
-	case $name in
-	rabbitmq | postfix) image "$name" "docker/$name" ;;
-	lmtp-collector) image "$name" --build-arg "SERVICE=$name" -f docker/Dockerfile . ;;
+# build NAME: one of ours, by its name.
+build() {
+	case $1 in
+	rabbitmq | postfix) image "$1" "docker/$1" ;;
+	lmtp-collector) image "$1" --build-arg "SERVICE=$1" -f docker/Dockerfile . ;;
 	demo) image demo -f e2e/demo/Dockerfile . ;;
 	*)
-		printf 'images: there is no image %s\n' "$name" >&2
+		printf 'images: there is no image %s\n' "$1" >&2
 		exit 2
 		;;
 	esac
+}
+
+# Side by side: most of the time each of them waits for something.
+[ $# -gt 0 ] || set -- lmtp-collector postfix rabbitmq demo
+builds=()
+for name; do
+	build "$name" &
+	builds+=($!)
 done
+code=0
+for build in "${builds[@]}"; do wait "$build" || code=$?; done
+exit $code
