@@ -136,12 +136,24 @@ func (s *session) run(l *lane) {
 			s.busy.Add(-1)
 			f.handed <- struct{}{}
 			if f.err != nil {
-				s.fail(f.err)
+				s.failed(f.err)
 			}
 		case <-s.ended:
 			return
 		}
 	}
+}
+
+// failed ends the session because a message could not be handed to the library. A channel that the broker has closed says
+// only that it is closed; watch hears why, in a moment.
+func (s *session) failed(err error) {
+	if errors.Is(err, amqp091.ErrClosed) {
+		select {
+		case <-s.ended:
+		case <-time.After(closeLimit):
+		}
+	}
+	s.fail(err)
 }
 
 func (l *lane) publish(cfg *Config, f *flight) {
