@@ -66,6 +66,7 @@ esac
 has gcc || install "A C compiler (for the race detector)" gcc libc6-dev
 /usr/bin/python3 -c 'import pika' 2>/dev/null || install "Python with pika (the Python consumer of docs/contract.md)" python3 python3-pika
 has git || install "git" git
+has strace || install "strace (the tests of the maildir watch and disturb system calls with it)" strace
 
 # go_ok GO: is it a Go of our release or later?
 go_ok() {

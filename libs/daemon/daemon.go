@@ -7,7 +7,7 @@
 // One tagged struct per service says everything: the loader, -h, `config` and docs/config.md are made from its tags.
 // Precedence is flag > environment > YAML file > default. The tags of a field:
 //
-//	env:"CONFIRM_TIMEOUT"  the variable, after the section's name and "_"; "-": none. Without this tag a field is no setting.
+//	env:"CONFIRM_TIMEOUT"  the variable, after the section's name and "_"; "-": none; "": the section's name alone. Without this tag a field is no setting.
 //	yaml:"type"            the key in the section's map, when it isn't the variable in lower case; "-": none
 //	flag:"port" short:"p"  the flag; without it there is none
 //	desc:"…"               one sentence for an operator

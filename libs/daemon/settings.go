@@ -131,7 +131,11 @@ func newSetting(sec *section, tag reflect.StructTag, field reflect.Value) *setti
 	}
 	s.initial.Set(field)
 	env, key := tag.Get("env"), tag.Get("yaml")
-	if env != "-" {
+	switch env {
+	case "-":
+	case "": // the section's own name
+		s.name, s.variable, s.key = sec.name, sec.name, "path"
+	default:
 		s.name, s.variable, s.key = env, joinName(sec.name, "_", env), strings.ToLower(env)
 	}
 	switch key {

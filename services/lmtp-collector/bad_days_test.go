@@ -72,7 +72,7 @@ func TestKilledAtRandom(t *testing.T) {
 	env := settings(broker.URL(), socket)
 	collector := launch(t, env)
 	load := startMTA(t, socket, 16)
-	for range campaign(5, 50) {
+	for range campaign(5, 200) {
 		load.await(t, rand.IntN(40))
 		<-time.After(rand.N(5 * time.Millisecond)) // at any moment of a mail's way, not only right after a reply
 		collector.kill(t)
@@ -93,7 +93,7 @@ func TestBrokerHasBadDays(t *testing.T) {
 		often       int // how many times in a short run, and in a campaign
 		away, again func()
 	}{
-		{"killed", campaign(1, 5), broker.Kill, broker.Start},
+		{"killed", campaign(1, 20), broker.Kill, broker.Start},
 		{"stopped", campaign(0, 2), broker.Stop, broker.Start},
 		{"paused", campaign(1, 3), broker.Pause, broker.Unpause},
 		{"out of memory", campaign(1, 2), func() { broker.MemoryAlarm(true) }, func() { broker.MemoryAlarm(false) }},

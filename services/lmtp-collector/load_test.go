@@ -18,6 +18,7 @@ import (
 // again until it is.
 type mta struct {
 	socket string
+	faults int // how often something happened that lets a mail of the maildir be published once more; 0 without a maildir
 
 	mu       sync.Mutex
 	started  int           // mails that were begun; their numbers are below
@@ -41,7 +42,7 @@ func startMTA(t *testing.T, socket string, sessions int) *mta {
 	}
 	t.Cleanup(func() {
 		close(stop)
-		m.sessions.Wait()
+		m.stop()
 	})
 	return m
 }
@@ -132,18 +133,28 @@ func (m *mta) await(t *testing.T, count int) time.Duration {
 	}
 }
 
-// finish lets every mail that was begun be accepted, and compares them with those that arrived: each must be there as it was
+// finish lets every mail that was begun be accepted, and compares them with those in the queue: each must be there as it was
 // sent, and only one that was tried again may be there twice, then under the same message id.
 func (m *mta) finish(t *testing.T, broker *rig.Broker) {
 	t.Helper()
+	m.stop()
+	m.compare(t, drain(t, broker))
+}
+
+// stop lets every mail that was begun be accepted.
+func (m *mta) stop() {
 	m.mu.Lock()
 	m.enough = true
 	m.mu.Unlock()
 	m.sessions.Wait()
+}
 
+// compare compares the mails that were accepted with those that arrived.
+func (m *mta) compare(t *testing.T, arrived []mail) {
+	t.Helper()
 	copies := make(map[string]int)
 	ids := make(map[string]string)
-	for _, mail := range drain(t, broker) {
+	for _, mail := range arrived {
 		from := mail.LMTP.MailFrom
 		copies[from]++
 		if id, seen := ids[from]; seen && id != mail.MessageID {
@@ -162,16 +173,28 @@ func (m *mta) finish(t *testing.T, broker *rig.Broker) {
 		if n == 0 {
 			missing = append(missing, sender(number))
 		}
-		if n > m.tries[number] {
-			t.Errorf("mail %d is there %d times after %d tries", number, n, m.tries[number])
+		if n > m.tries[number]+m.faults {
+			t.Errorf("mail %d is there %d times after %d tries and %d faults", number, n, m.tries[number], m.faults)
 		}
 		duplicates += max(0, n-1)
 	}
 	slices.Sort(missing)
 	t.Logf("%d accepted, %d missing, %d duplicates", len(m.accepted), len(missing), duplicates)
+	if most := window*m.faults + m.retries(); duplicates > most {
+		t.Errorf("%d duplicates are more than the window of %d times %d faults and what was sent again", duplicates, window, m.faults)
+	}
 	if len(missing) > 0 {
 		t.Errorf("answered 250 and gone: %.500s", strings.Join(missing, " "))
 	}
+}
+
+// retries returns how many tries failed. The caller has seen to it that there are no more of them.
+func (m *mta) retries() int {
+	n := 0
+	for _, tries := range m.tries {
+		n += tries - 1
+	}
+	return n
 }
 
 func sender(number int) string { return fmt.Sprintf("mail-%d@x.example", number) }

@@ -128,16 +128,15 @@ func TestRefusedStarts(t *testing.T) {
 		return path
 	}
 	contradiction := "LMTP_MAX_MESSAGE_BYTES must be at most AMQP_MAX_MESSAGE_BYTES (1000), or mail is taken that the broker never takes, not 1001"
-	maildir := " cannot be used: this version keeps no maildir yet, that comes with the next one; leave it out"
 	tests := []struct {
 		name string
 		args []string
 		env  []string
 		want string
 	}{
-		{"-m", []string{"-m", "/tmp/maildir"}, nil, "--maildir" + maildir},
-		{"MAILDIR", nil, []string{"MAILDIR=/tmp/maildir"}, "MAILDIR" + maildir},
-		{"a setting of the maildir", nil, []string{"MAILDIR_KEEP=all"}, "MAILDIR_KEEP is no setting"},
+		{"a maildir that keeps something else", nil, []string{"MAILDIR=/tmp/maildir", "MAILDIR_KEEP=some"}, "MAILDIR_KEEP must be all or undelivered"},
+		{"less room than none", nil, []string{"MAILDIR_MIN_FREE=-1"}, "MAILDIR_MIN_FREE must"},
+		{"a misspelt setting of the maildir", nil, []string{"MAILDIR_KEPT=all"}, "MAILDIR_KEPT is no setting"},
 		{"larger than the broker takes", nil, []string{"LMTP_MAX_MESSAGE_BYTES=1001", "AMQP_MAX_MESSAGE_BYTES=1000"}, contradiction},
 		{"-p with a socket", []string{"-p", "24"}, []string{"LMTP_LISTEN=unix:/run/lmtp"}, "--port contradicts LMTP_LISTEN, which is a unix socket: choose one"},
 		{"-p beyond the end", []string{"--port", "70000"}, nil, "--port must be between 1 and 65535, not 70000"},
@@ -170,11 +169,11 @@ func TestOldCommandLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stdout, stderr console
-	code := daemon.Main(service, daemon.Process{Args: []string{"-p", "8587", "-f", feed, "-v", "config"}, Stdout: &stdout, Stderr: &stderr})
+	code := daemon.Main(service, daemon.Process{Args: []string{"-p", "8587", "-f", feed, "-m", "/var/spool/trap", "-v", "config"}, Stdout: &stdout, Stderr: &stderr})
 	if code != daemon.ExitOK {
 		t.Fatalf("exit code %d: %s", code, &stderr)
 	}
-	for _, want := range []string{"127.0.0.1:8587", "broker.example", `ident: "reader"`, "16MiB", "9602"} {
+	for _, want := range []string{"127.0.0.1:8587", "broker.example", `ident: "reader"`, "16MiB", "9602", "/var/spool/trap", `keep: "all"`} {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("the configuration has no %s:\n%s", want, &stdout)
 		}

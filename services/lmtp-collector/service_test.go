@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -79,10 +80,13 @@ func (c *console) String() string {
 }
 
 // events returns the logged events with this message.
-func (c *console) events(t *testing.T, message string) []map[string]any {
+func (c *console) events(t testing.TB, message string) []map[string]any {
 	t.Helper()
 	var found []map[string]any
 	for line := range strings.Lines(c.String()) {
+		if !strings.Contains(line, message) {
+			continue
+		}
 		var event map[string]any
 		if err := json.Unmarshal([]byte(line), &event); err == nil && event["message"] == message {
 			found = append(found, event)
@@ -98,7 +102,7 @@ type process struct {
 }
 
 // launch starts the program with these settings, and returns when it takes connections.
-func launch(t *testing.T, env []string) *process {
+func launch(t testing.TB, env []string) *process {
 	t.Helper()
 	p := &process{cmd: exec.CommandContext(context.Background(), program), log: new(console)}
 	p.cmd.Env = env
@@ -112,7 +116,7 @@ func launch(t *testing.T, env []string) *process {
 }
 
 // kill ends it as a power cut would.
-func (p *process) kill(t *testing.T) {
+func (p *process) kill(t testing.TB) {
 	t.Helper()
 	if err := p.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -186,10 +190,32 @@ func hello(socket string) (*lmtptest.Client, error) {
 }
 
 // readiness returns what /readyz says, its status and its text.
-func (c *console) readiness(t *testing.T) (int, string) {
+func (c *console) readiness(t testing.TB) (int, string) {
+	t.Helper()
+	return c.ask(t, "/readyz")
+}
+
+// metric returns the value of one metric, named with its labels; zero when there is none yet.
+func (c *console) metric(t testing.TB, name string) float64 {
+	t.Helper()
+	_, text := c.ask(t, "/metrics")
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	return 0
+}
+
+// ask gets a page of the admin port.
+func (c *console) ask(t testing.TB, page string) (int, string) {
 	t.Helper()
 	addr := c.events(t, "listening")[0]["addr"]
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://%s/readyz", addr), http.NoBody)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://%s%s", addr, page), http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +233,7 @@ func (c *console) readiness(t *testing.T) (int, string) {
 }
 
 // peakRSS is the most memory that a running process has had, in bytes.
-func (p *process) peakRSS(t *testing.T) int {
+func (p *process) peakRSS(t testing.TB) int {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {

@@ -7,31 +7,29 @@ import (
 	"spamtraps.internal/libs/amqp"
 	"spamtraps.internal/libs/daemon"
 	"spamtraps.internal/lmtp-collector/internal/lmtp"
+	"spamtraps.internal/lmtp-collector/internal/maildir"
 )
 
 // Config is the configuration of lmtp-collector. libs/daemon fills it and explains its tags; start from Defaults.
 type Config struct {
 	daemon.Common
-	AMQP amqp.Config `section:"AMQP" desc:"RabbitMQ, where every mail goes"`
-	LMTP lmtp.Config `section:"LMTP" desc:"Where mail comes from"`
-
-	Maildir string `env:"MAILDIR" yaml:"-" flag:"maildir" short:"m" empty:"none" desc:"Maildir that keeps mail; this version keeps none yet and refuses the setting."`
+	AMQP    amqp.Config    `section:"AMQP" desc:"RabbitMQ, where every mail goes"`
+	LMTP    lmtp.Config    `section:"LMTP" desc:"Where mail comes from"`
+	Maildir maildir.Config `section:"MAILDIR" desc:"Where mail waits while RabbitMQ cannot take it"`
 }
 
 // Defaults returns what holds when nothing is set.
 func Defaults() Config {
 	return Config{
-		Common: daemon.Common{AdminAddr: "127.0.0.1:9602"},
-		AMQP:   amqp.Defaults(),
-		LMTP:   lmtp.Defaults(),
+		Common:  daemon.Common{AdminAddr: "127.0.0.1:9602"},
+		AMQP:    amqp.Defaults(),
+		LMTP:    lmtp.Defaults(),
+		Maildir: maildir.Defaults(),
 	}
 }
 
 // Validate reports what no section can say alone, and settles how large a mail may be.
 func (c *Config) Validate(bad func(name, problem string)) {
-	if c.Maildir != "" {
-		bad("MAILDIR", "cannot be used: this version keeps no maildir yet, that comes with the next one; leave it out")
-	}
 	switch most := c.AMQP.MaxMessageBytes; {
 	case c.LMTP.MaxMessageBytes == 0:
 		c.LMTP.MaxMessageBytes = most

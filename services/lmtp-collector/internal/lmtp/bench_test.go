@@ -14,13 +14,17 @@ import (
 
 	"spamtraps.internal/lmtp-collector/internal/lmtp"
 	"spamtraps.internal/lmtp-collector/internal/lmtptest"
+	"spamtraps.internal/lmtp-collector/internal/spool"
 )
 
-// nowhere is a Publisher that takes everything and keeps nothing.
+// nowhere is a Taker that takes everything and keeps nothing.
 type nowhere struct{}
 
-func (nowhere) Ready() error                                      { return nil }
-func (nowhere) Publish(context.Context, amqp091.Publishing) error { return nil }
+func (nowhere) Ready() error { return nil }
+
+func (nowhere) Take(context.Context, amqp091.Publishing) (spool.Held, error) {
+	return spool.Broker, nil
+}
 
 // cpuTime is what this process has used of the processors. Unlike the time that passes, it says something on a shared machine.
 func cpuTime(b *testing.B) time.Duration {

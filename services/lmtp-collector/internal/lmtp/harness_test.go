@@ -19,11 +19,12 @@ import (
 	"spamtraps.internal/libs/envelope"
 	"spamtraps.internal/lmtp-collector/internal/lmtp"
 	"spamtraps.internal/lmtp-collector/internal/lmtptest"
+	"spamtraps.internal/lmtp-collector/internal/spool"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// memory is a Publisher that remembers, and fails as it is told.
+// memory is a Taker that remembers, and fails as it is told.
 type memory struct {
 	mu      sync.Mutex
 	mails   []amqp091.Publishing
@@ -43,16 +44,16 @@ func (m *memory) setReady(err error) {
 	m.ready = err
 }
 
-func (m *memory) Publish(ctx context.Context, mail amqp091.Publishing) error {
+func (m *memory) Take(ctx context.Context, mail amqp091.Publishing) (spool.Held, error) {
 	if m.publish != nil {
 		if err := m.publish(ctx, mail); err != nil {
-			return err
+			return spool.Nowhere, err
 		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.mails = append(m.mails, mail)
-	return nil
+	return spool.Broker, nil
 }
 
 func (m *memory) taken() []amqp091.Publishing {
@@ -112,13 +113,13 @@ type running struct {
 }
 
 // start runs a server until the test ends. change may alter the defaults.
-func start(t *testing.T, publisher lmtp.Publisher, change func(*lmtp.Config)) *running {
+func start(t *testing.T, taker lmtp.Taker, change func(*lmtp.Config)) *running {
 	t.Helper()
-	return startWithGrace(t, publisher, change, time.Minute)
+	return startWithGrace(t, taker, change, time.Minute)
 }
 
 // startWithGrace is start for a server that gives what is in flight so long when it is stopped.
-func startWithGrace(t *testing.T, publisher lmtp.Publisher, change func(*lmtp.Config), grace time.Duration) *running {
+func startWithGrace(t *testing.T, taker lmtp.Taker, change func(*lmtp.Config), grace time.Duration) *running {
 	t.Helper()
 	cfg := lmtp.Defaults()
 	cfg.Listen = "127.0.0.1:0"
@@ -137,7 +138,7 @@ func startWithGrace(t *testing.T, publisher lmtp.Publisher, change func(*lmtp.Co
 		log: &logBuffer{}, metrics: prometheus.NewRegistry(), stop: cancel, stopped: make(chan struct{}),
 	}
 	identity := lmtp.Identity{App: "lmtp-collector/test", Collector: "lmtp-collector", Sensor: "sensor-1"}
-	r.Server = lmtp.NewServer(cfg, identity, publisher, zerolog.New(r.log), r.metrics)
+	r.Server = lmtp.NewServer(cfg, identity, taker, zerolog.New(r.log), r.metrics)
 	go func() {
 		defer close(r.stopped)
 		if err := r.Serve(ctx, listener, grace); err != nil {

@@ -1,5 +1,5 @@
 // Package lmtp takes mail by LMTP (RFC 2033), for anybody or for given domains, and answers 250 for a mail only after the
-// Publisher said that it has it. go-smtp speaks the protocol; package wire guards the connection under it.
+// Taker said who has it. go-smtp speaks the protocol; package wire guards the connection under it.
 package lmtp
 
 import (
@@ -14,14 +14,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rabbitmq/amqp091-go"
 	"github.com/rs/zerolog"
+
+	"spamtraps.internal/lmtp-collector/internal/spool"
 )
 
-// Publisher is who a mail is handed to; libs/amqp has one. Both methods are safe for concurrent use.
-type Publisher interface {
-	// Publish returns nil only when the next hop has the mail for good. After any error it may or may not have it, so
-	// the sender must keep it. It blocks until the outcome is known, or until ctx ends.
-	Publish(ctx context.Context, m amqp091.Publishing) error
-	// Ready returns nil when a Publish now would be tried, else why not. It is asked before each mail and must be cheap.
+// Taker is who a mail is handed to; package spool has one. Both methods are safe for concurrent use.
+type Taker interface {
+	// Take tells who has the mail for good now. After any error nobody may have it, so the sender must keep it. It blocks until
+	// the outcome is known; when ctx ends, it must be soon.
+	Take(ctx context.Context, m amqp091.Publishing) (spool.Held, error)
+	// Ready returns nil when a Take now would be tried, else why not. It is asked before each mail and must be cheap.
 	Ready() error
 }
 
@@ -32,13 +34,13 @@ type Identity struct {
 	Sensor    string // name of the installation
 }
 
-// Server takes mail and hands it to a Publisher. It keeps the promise that the whole service rests on: a recipient is answered
-// 250 only after Publish returned nil for the mail; in every other case the MTA is told to keep it, and never that it
+// Server takes mail and hands it to a Taker. It keeps the promise that the whole service rests on: a recipient is answered
+// 250 only after Take said who has the mail; in every other case the MTA is told to keep it, and never that it
 // should give up, but for the few replies in reply.go. What is held in memory is bounded by connections × message size.
 type Server struct {
 	cfg         Config
 	identity    Identity
-	publisher   Publisher
+	taker       Taker
 	domains     domains
 	gateway     gatewayWatch
 	log         zerolog.Logger
@@ -48,11 +50,11 @@ type Server struct {
 }
 
 // NewServer returns a server that is not listening yet. Its families of metrics begin with spamtraps_lmtp_.
-func NewServer(cfg Config, identity Identity, publisher Publisher, log zerolog.Logger, reg prometheus.Registerer) *Server {
+func NewServer(cfg Config, identity Identity, taker Taker, log zerolog.Logger, reg prometheus.Registerer) *Server {
 	return &Server{
 		cfg:         cfg,
 		identity:    identity,
-		publisher:   publisher,
+		taker:       taker,
 		domains:     newDomains(cfg.Domains),
 		gateway:     gatewayWatch{log: log},
 		log:         log,

@@ -17,25 +17,23 @@ import (
 
 	"spamtraps.internal/libs/amqp"
 	"spamtraps.internal/libs/envelope"
+	"spamtraps.internal/lmtp-collector/internal/maildir"
+	"spamtraps.internal/lmtp-collector/internal/spool"
 	"spamtraps.internal/lmtp-collector/internal/wire"
 )
-
-// publishTimeout bounds the wait for room in the publisher's window and for the confirm together. Postfix waits 600 s for the
-// reply to a mail; ours must come first, or the mail is sent again though it was published.
-const publishTimeout = 5 * time.Minute
 
 // trustedSize is how much memory a SIZE= is believed for, before the bytes are there.
 const trustedSize = 1 << 20
 
 type metrics struct {
-	received, receivedBytes, confirmed prometheus.Counter
-	deferred, rejected                 *prometheus.CounterVec
+	received, receivedBytes   prometheus.Counter
+	taken, deferred, rejected *prometheus.CounterVec
 }
 
 // Why a mail or a recipient was deferred or rejected: the values of the label reason.
 const (
-	reasonNotReady   = "not_ready"       // MAIL, while the publisher could not have taken it
-	reasonPublish    = "publish"         // the mail was received, and the publisher failed
+	reasonNotReady   = "not_ready"       // MAIL, while nobody could have taken the mail
+	reasonPublish    = "publish"         // the mail was received, and nobody took it
 	reasonBroken     = "broken_transfer" // the connection ended within the mail
 	reasonRecipients = "recipients"      // one recipient; the MTA sends it in its next transaction
 	reasonSize       = "size"            // the mail is too large
@@ -51,15 +49,18 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		receivedBytes: auto.NewCounter(prometheus.CounterOpts{
 			Name: "spamtraps_lmtp_received_bytes_total", Help: "Bytes of the mails that were received whole.",
 		}),
-		confirmed: auto.NewCounter(prometheus.CounterOpts{
-			Name: "spamtraps_lmtp_confirmed_total", Help: "Mails that the broker has confirmed, and that were answered 250.",
-		}),
+		taken: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "spamtraps_lmtp_taken_total", Help: "Mails that were answered 250, by who has them: the broker has confirmed them, the maildir has them until it does, or they are set aside there.",
+		}, []string{"held"}),
 		deferred: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "spamtraps_lmtp_deferred_total", Help: "Mails that the MTA was told to send again, by reason; recipients, for the reason recipients.",
 		}, []string{"reason"}),
 		rejected: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "spamtraps_lmtp_rejected_total", Help: "Mails that were refused for good, by reason; recipients, for the reason domain.",
 		}, []string{"reason"}),
+	}
+	for _, event := range events {
+		m.taken.WithLabelValues(event)
 	}
 	for _, reason := range []string{reasonNotReady, reasonPublish, reasonBroken, reasonRecipients} {
 		m.deferred.WithLabelValues(reason)
@@ -73,12 +74,12 @@ func newMetrics(reg prometheus.Registerer) metrics {
 // session is one LMTP session, a transaction at a time. go-smtp calls its methods one after the other, because nobody calls
 // the server's Close.
 type session struct {
-	server  *Server
-	conn    *smtp.Conn
-	wire    *wire.Conn
-	peer    string // "" on a unix socket
-	log     zerolog.Logger
-	publish func(amqp091.Publishing) error
+	server *Server
+	conn   *smtp.Conn
+	wire   *wire.Conn
+	peer   string // "" on a unix socket
+	log    zerolog.Logger
+	take   func(amqp091.Publishing) (spool.Held, error)
 
 	begun  bool // there was a MAIL
 	from   string
@@ -99,11 +100,7 @@ func (s *Server) newSession(publishing context.Context, conn *smtp.Conn) *sessio
 		wire:   conn.Conn().(*wire.Conn), // the listener has no others
 		peer:   peer,
 		log:    s.log.With().Str("remote", remote).Logger(),
-		publish: func(m amqp091.Publishing) error {
-			ctx, cancel := context.WithTimeout(publishing, publishTimeout)
-			defer cancel()
-			return s.publisher.Publish(ctx, m)
-		},
+		take:   func(m amqp091.Publishing) (spool.Held, error) { return s.taker.Take(publishing, m) },
 	}
 }
 
@@ -116,10 +113,10 @@ func (s *session) Mail(_ string, opts *smtp.MailOptions) error {
 	if opts.Size > s.server.cfg.MaxMessageBytes {
 		return s.tooLarge(from, opts.Size)
 	}
-	if err := s.server.publisher.Ready(); err != nil {
+	if err := s.server.taker.Ready(); err != nil {
 		s.server.metrics.deferred.WithLabelValues(reasonNotReady).Inc()
-		s.log.Debug().Err(err).Str("reason", reasonNotReady).Str("mail_from", clip(from)).Msg("deferred") // the publisher says it once, and louder
-		return errTryLater
+		s.log.Debug().Err(err).Str("reason", reasonNotReady).Str("mail_from", clip(from)).Msg("deferred") // who cannot says it once, and louder
+		return later(err)
 	}
 	s.begun, s.from, s.origin, s.size = true, from, s.wire.Origin(), opts.Size
 	return nil
@@ -155,18 +152,30 @@ func (s *session) LMTPData(_ io.Reader, _ smtp.StatusCollector) error {
 	s.server.gateway.see(s.origin.Addr)
 
 	message, err := mail.Publishing(body)
+	held := spool.Nowhere
 	if err == nil {
-		err = s.publish(message)
+		held, err = s.take(message)
 	}
 	if err != nil {
 		s.server.metrics.deferred.WithLabelValues(reasonPublish).Inc()
 		log.WithLevel(severity(err)).Err(err).Str("reason", reasonPublish).Int("size", len(body)).Msg("deferred")
-		return errTryLater
+		return later(err)
 	}
-	s.server.metrics.confirmed.Inc()
+	s.server.metrics.taken.WithLabelValues(events[held]).Inc()
 	log.Info().Int("size", len(body)).Int("recipients", len(mail.LMTP.RcptTo)).Str("mail_from", clip(s.from)).
-		TimeDiff("took", time.Now(), mail.ReceivedAt).Msg("confirmed")
+		TimeDiff("took", time.Now(), mail.ReceivedAt).Msg(events[held])
 	return nil
+}
+
+// events is what the log says of a mail that was taken, and the value of the label held.
+var events = map[spool.Held]string{spool.Broker: "confirmed", spool.Disk: "spooled", spool.SetAside: "set_aside"}
+
+// later is the reply to a mail that nobody can take now: whether for want of room or not is all that the MTA gets to know.
+func later(err error) error {
+	if full, ok := errors.AsType[*maildir.Error](err); ok && full.Full {
+		return errNoRoom
+	}
+	return errTryLater
 }
 
 // severity is how loud a failure to publish is logged: what passes by itself is said once, and loud, by the publisher; a mail

@@ -160,7 +160,7 @@ func TestEnvelope(t *testing.T) {
 	if l := got.LMTP; l.MailFrom != "ü@x.example" || !slices.Equal(l.RcptTo, rcpts) || l.LHLO != "mta.example" || l.Peer != "127.0.0.1" {
 		t.Errorf("LMTP is %+v", l)
 	}
-	for _, name := range []string{"spamtraps_lmtp_received_total", "spamtraps_lmtp_confirmed_total", "spamtraps_lmtp_open_connections"} {
+	for _, name := range []string{"spamtraps_lmtp_received_total", "spamtraps_lmtp_taken_total", "spamtraps_lmtp_open_connections"} {
 		if n := r.counted(t, name); n != 1 {
 			t.Errorf("%s is %v", name, n)
 		}
@@ -310,7 +310,7 @@ func TestEveryFailureToPublishIsTemporary(t *testing.T) {
 			} else {
 				c.say("NOOP\r\n", "250")
 			}
-			if n := r.counted(t, "spamtraps_lmtp_confirmed_total"); n != 0 {
+			if n := r.counted(t, "spamtraps_lmtp_taken_total"); n != 0 {
 				t.Errorf("%v mails are counted as confirmed", n)
 			}
 			if !strings.Contains(r.log.String(), `"level":"`+test.level+`"`) {
@@ -323,10 +323,7 @@ func TestEveryFailureToPublishIsTemporary(t *testing.T) {
 // No reply leaves before the publisher has answered.
 func TestReplyWaitsForThePublisher(t *testing.T) {
 	publishing, confirm := make(chan struct{}), make(chan struct{})
-	publisher := memory{publish: func(ctx context.Context, _ amqp091.Publishing) error {
-		if by, ok := ctx.Deadline(); !ok || time.Until(by) > 9*time.Minute {
-			t.Error("Postfix, which waits for 10 minutes, might not get a reply")
-		}
+	publisher := memory{publish: func(context.Context, amqp091.Publishing) error {
 		close(publishing)
 		<-confirm
 		return nil

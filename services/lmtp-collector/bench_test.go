@@ -1,0 +1,238 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rabbitmq/amqp091-go"
+
+	"spamtraps.internal/libs/rig"
+)
+
+// Figures of BenchmarkMaildir.
+const (
+	benchRounds  = 5
+	benchMails   = 2_000 // of a round into the maildir
+	benchReplays = 100_000
+	benchSize    = 10 << 10
+	benchShort   = 20_000 // replays, unless CAMPAIGN=full
+)
+
+// BenchmarkMaildir prints two tables. The first: LMTP into the maildir while there is no broker, against as many bare writers, which make the
+// same fsyncs on the same disk and nothing else. The second: how fast the spooled mails are replayed, against a bare publisher with
+// the whole window. Rounds are interleaved; only the shares mean something.
+func BenchmarkMaildir(b *testing.B) {
+	for b.Loop() {
+		for _, writers := range []int{8, 20, 64} {
+			benchIntoMaildir(b, writers)
+		}
+		benchReplay(b)
+	}
+}
+
+func benchIntoMaildir(b *testing.B, writers int) {
+	b.Helper()
+	socket := filepath.Join(b.TempDir(), "lmtp")
+	env := append(settings("amqp://guest:guest@127.0.0.1:1", socket), "LOG_LEVEL=warn",
+		"MAILDIR="+filepath.Join(b.TempDir(), "maildir"), "MAILDIR_KEEP=undelivered")
+	collector := launch(b, env)
+	var bare, chain, share []float64
+	for range benchRounds {
+		bare = append(bare, bareWriters(b, writers))
+		chain = append(chain, lmtpRate(b, socket, writers, benchMails))
+		share = append(share, chain[len(chain)-1]/bare[len(bare)-1])
+	}
+	peak := collector.peakRSS(b)
+	collector.kill(b)
+	fmt.Printf("\nLMTP into the maildir, no broker, %d sessions, %d mails of %d bytes, %d rounds, median (range)\n", writers, benchMails, benchSize, benchRounds)
+	benchRow("bare writers, mails/s", bare, "%.0f")
+	benchRow("collector, mails/s", chain, "%.0f")
+	benchRow("share", share, "%.2f")
+	fmt.Printf("  %-28s %d MiB\n", "collector, peak RSS", peak>>20)
+}
+
+// lmtpRate delivers mails over so many sessions and returns mails a second.
+func lmtpRate(b *testing.B, socket string, sessions, mails int) float64 {
+	b.Helper()
+	body := append(make([]byte, benchSize-2), "\r\n"...)
+	return rate(b, sessions, mails, func() (func() error, func()) {
+		c, err := hello(socket)
+		if err != nil {
+			b.Error(err)
+			return func() error { return err }, func() {}
+		}
+		return func() error {
+			replies, err := c.Deliver("a@x.example", []string{"b@y.example"}, body)
+			if err == nil && !strings.HasPrefix(replies[0], "250 ") {
+				err = fmt.Errorf("got %s", replies[0])
+			}
+			return err
+		}, func() { _ = c.Close() }
+	})
+}
+
+// bareWriters writes what a maildir writes for each mail, with the same fsyncs, and returns mails a second.
+func bareWriters(b *testing.B, writers int) float64 {
+	b.Helper()
+	dir := b.TempDir()
+	mails, envelopes := filepath.Join(dir, "new"), filepath.Join(dir, "pending")
+	for _, folder := range []string{mails, envelopes} {
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			b.Fatal(err)
+		}
+	}
+	body, envelope := make([]byte, benchSize), make([]byte, 1000)
+	var mu sync.Mutex
+	number := 0
+	return rate(b, writers, benchMails, func() (func() error, func()) {
+		return func() error {
+			mu.Lock()
+			number++
+			name := fmt.Sprint(number)
+			mu.Unlock()
+			for _, file := range []struct {
+				folder string
+				data   []byte
+			}{{envelopes, envelope}, {mails, body}} {
+				if err := bareWrite(dir, file.folder, name, file.data); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, func() {}
+	})
+}
+
+func bareWrite(tmp, folder, name string, data []byte) error {
+	path := filepath.Join(tmp, filepath.Base(folder)+name)
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }()
+	if _, err := file.Write(data); err != nil {
+		return err
+	}
+	if err := file.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(path, filepath.Join(folder, name)); err != nil {
+		return err
+	}
+	directory, err := os.Open(folder)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = directory.Close() }()
+	return directory.Sync()
+}
+
+// rate has workers do count things together, and returns things a second. begin is called once for each worker.
+func rate(b *testing.B, workers, count int, begin func() (do func() error, end func())) float64 {
+	b.Helper()
+	tickets := make(chan struct{}, count)
+	for range count {
+		tickets <- struct{}{}
+	}
+	close(tickets)
+	var all sync.WaitGroup
+	from := time.Now()
+	for range workers {
+		do, end := begin()
+		all.Go(func() {
+			defer end()
+			for range tickets {
+				if err := do(); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	return float64(count) / time.Since(from).Seconds()
+}
+
+func benchReplay(b *testing.B) {
+	b.Helper()
+	broker := rig.OwnBroker(b)
+	proxy := rig.NewProxy(b, fmt.Sprintf("%s:%d", broker.Host, broker.Port))
+	proxy.Refuse()
+	socket := filepath.Join(b.TempDir(), "lmtp")
+	mails := campaign(benchShort, benchReplays)
+	env := append(settings(broker.URLAt(proxy.Addr()), socket), "LOG_LEVEL=warn",
+		"MAILDIR="+filepath.Join(b.TempDir(), "maildir"), "MAILDIR_KEEP=undelivered")
+	collector := launch(b, env)
+	lmtpRate(b, socket, 64, mails)
+	before := barePublisher(b, broker, mails)
+	from := time.Now()
+	proxy.Accept()
+	rig.Eventually(b, 10*time.Minute, "everything is replayed", func() bool {
+		return collector.log.metric(b, "spamtraps_spool_replayed_total") >= float64(mails)
+	})
+	replay := float64(mails) / time.Since(from).Seconds()
+	peak := collector.peakRSS(b)
+	collector.kill(b)
+	after := barePublisher(b, broker, mails)
+	bare := (before + after) / 2
+	fmt.Printf("\nReplay of %d spooled mails of %d bytes\n  bare publisher before %.0f/s and after %.0f/s, replay %.0f/s: share %.2f; collector, peak RSS %d MiB\n",
+		mails, benchSize, before, after, replay, replay/bare, peak>>20)
+}
+
+// barePublisher publishes with nothing but amqp091, confirmed and mandatory, a window in flight, and returns mails a second.
+func barePublisher(b *testing.B, broker *rig.Broker, mails int) float64 {
+	b.Helper()
+	conn, err := amqp091.Dial(broker.URL())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	channel, err := conn.Channel()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := channel.Confirm(false); err != nil {
+		b.Fatal(err)
+	}
+	queue, err := channel.QueueDeclare("bare", true, false, false, false, amqp091.Table{"x-queue-type": "quorum"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	body := make([]byte, benchSize)
+	pending := make(chan *amqp091.DeferredConfirmation, window)
+	done := make(chan struct{})
+	from := time.Now()
+	go func() {
+		defer close(done)
+		for range mails {
+			if ok, err := (<-pending).WaitContext(b.Context()); err != nil || !ok {
+				b.Errorf("a bare publish was not confirmed: %v", err)
+			}
+		}
+	}()
+	for range mails {
+		confirm, err := channel.PublishWithDeferredConfirmWithContext(b.Context(), "", queue.Name, true, false,
+			amqp091.Publishing{DeliveryMode: amqp091.Persistent, Body: body})
+		if err != nil {
+			b.Fatal(err)
+		}
+		pending <- confirm
+	}
+	<-done
+	took := time.Since(from)
+	if _, err := channel.QueueDelete(queue.Name, false, false, false); err != nil {
+		b.Fatal(err)
+	}
+	return float64(mails) / took.Seconds()
+}
+
+func benchRow(what string, values []float64, format string) {
+	sorted := slices.Sorted(slices.Values(values))
+	fmt.Printf("  %-28s "+format+" ("+format+" to "+format+")\n", what, sorted[len(sorted)/2], sorted[0], sorted[len(sorted)-1])
+}
