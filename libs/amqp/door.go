@@ -43,6 +43,7 @@ type pass struct {
 	weight  int64
 	probe   bool // the one try that tells whether doubts were justified
 	overdue bool // no confirm came in time; guarded by the door's mutex
+	alone   bool // nobody waits for the outcome any more; guarded by the door's mutex
 }
 
 // door decides who may publish. It keeps the window, by count and by bytes, which is handed out strictly in order of
@@ -64,8 +65,9 @@ type door struct {
 	maxCount, count int
 	maxBytes, bytes int64
 	overdue         int // of count: those whose confirm did not come in time
+	alone           int // of count: those whose outcome nobody waits for any more
 	waiting         list.List
-	idle            chan struct{} // closed when count comes to zero; nil unless someone waits for that
+	idle            chan struct{} // closed when nobody waits for an outcome; nil unless someone waits for that
 }
 
 // doubt is the state of a door after a message was nacked or returned, or its confirm missed.
@@ -195,11 +197,32 @@ func (d *door) leave(p *pass) (stuck bool) {
 	if p.overdue {
 		d.overdue--
 	}
+	if p.alone {
+		d.alone--
+	}
 	if d.count == 0 {
 		d.resolved()
 	}
+	d.rest()
 	d.letIn()
 	return d.stuck()
+}
+
+// forsake notes that nobody waits for the outcome of a message any more; it still occupies its room.
+func (d *door) forsake(p *pass) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p.alone = true
+	d.alone++
+	d.rest()
+}
+
+// rest tells who waits for it that nobody waits for an outcome.
+func (d *door) rest() {
+	if d.idle != nil && d.count == d.alone {
+		close(d.idle)
+		d.idle = nil
+	}
 }
 
 // resolved sets the pause before the next try, once nothing is outside any more.
@@ -208,10 +231,6 @@ func (d *door) resolved() {
 		d.doubt.failed = false
 		d.doubt.next = d.now().Add(d.jitter(backoff(firstProbe, d.doubt.longest, d.doubt.tries)))
 		d.doubt.tries++
-	}
-	if d.idle != nil {
-		close(d.idle)
-		d.idle = nil
 	}
 }
 
@@ -300,7 +319,7 @@ func (d *door) close(t trouble) {
 	d.sendAway()
 }
 
-// closing shuts the door but leaves what is in flight alone; the channel is closed when all of it has been resolved.
+// closing shuts the door but leaves what is in flight alone; the channel is closed when nobody waits for any of it.
 func (d *door) closing(t trouble) <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -308,11 +327,8 @@ func (d *door) closing(t trouble) <-chan struct{} {
 	d.shut = &t
 	d.sendAway()
 	idle := make(chan struct{})
-	if d.count == 0 {
-		close(idle)
-	} else {
-		d.idle = idle
-	}
+	d.idle = idle
+	d.rest()
 	return idle
 }
 

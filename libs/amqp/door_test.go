@@ -306,3 +306,34 @@ func TestClosingDoorWaitsForWhatIsInFlight(t *testing.T) {
 		<-idle
 	})
 }
+
+// Whoever stops waits for the messages that somebody waits for, and for no others.
+func TestDoorClosesWithoutThoseThatAreForsaken(t *testing.T) {
+	d := newDoor(3, 100, time.Now, fullJitter)
+	d.open(nil)
+	var passes []*pass
+	for range 2 {
+		p, err := d.enter(t.Context(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		passes = append(passes, p)
+	}
+	d.forsake(passes[0])
+	idle := d.closing(trouble{what: "stopping", reason: ReasonNotRunning})
+	select {
+	case <-idle:
+		t.Fatal("it does not wait for a message that somebody waits for")
+	default:
+	}
+	d.leave(passes[1])
+	select {
+	case <-idle:
+	default:
+		t.Fatal("it waits for a message that nobody waits for")
+	}
+	d.leave(passes[0])
+	if count, _ := d.load(); count != 0 || d.alone != 0 {
+		t.Errorf("%d in flight, %d of them alone", count, d.alone)
+	}
+}

@@ -12,8 +12,8 @@ import (
 )
 
 // Run connects, and connects again for as long as ctx lives; there is no fault that makes it give up. When ctx has ended,
-// Publish takes nothing more, what is in flight has a few seconds to be confirmed, and Run returns nil when the connection is
-// closed; also with a broker that does not answer.
+// Publish takes nothing more, what somebody still waits for has five seconds to be confirmed, and Run returns nil when the
+// connection is closed, which takes a broker that does not answer one second more.
 func (p *Publisher) Run(ctx context.Context) error {
 	defer p.door.close(trouble{what: "not running", reason: ReasonNotRunning})
 	p.door.close(trouble{what: "connecting", reason: ReasonDown})
@@ -212,7 +212,7 @@ func (p *Publisher) block(s *session, b amqp091.Blocking) <-chan time.Time {
 	return nil
 }
 
-// drain takes nothing more and waits a little for the confirms of what is in flight.
+// drain takes nothing more and waits a little for the confirms that somebody waits for.
 func (p *Publisher) drain(s *session) {
 	if p.door.alarmed() {
 		return // there will be none

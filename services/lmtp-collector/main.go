@@ -39,12 +39,12 @@ func run(ctx context.Context, d *daemon.Daemon, cfg config.Config) error {
 		return err
 	}
 	// Parts stop in the reverse order: first nothing more is replayed; then what the server has taken can still be published, and
-	// what cannot be any more goes into the maildir. The server leaves the others a quarter of the time.
+	// what cannot be any more goes into the maildir. The server leaves the others, which need three seconds at most, half of the time.
 	if disk != nil {
 		d.Go("maildir", disk.Run)
 	}
 	d.Go("amqp", publisher.Run)
-	d.Go("lmtp", func(ctx context.Context) error { return server.Serve(ctx, listener, cfg.ShutdownTimeout/4*3) })
+	d.Go("lmtp", func(ctx context.Context) error { return server.Serve(ctx, listener, cfg.ShutdownTimeout/2) })
 	d.Go("spool", spool.Run)
 	watch(d, publisher, spool, server)
 	return nil

@@ -115,6 +115,12 @@ func launch(t testing.TB, env []string) *process {
 	return p
 }
 
+// awaitConnected waits until it has been connected to the broker for the first time.
+func (p *process) awaitConnected(t testing.TB) {
+	t.Helper()
+	rig.Eventually(t, 30*time.Second, "the collector is connected", func() bool { return len(p.log.events(t, "amqp: connected")) > 0 })
+}
+
 // kill ends it as a power cut would.
 func (p *process) kill(t testing.TB) {
 	t.Helper()

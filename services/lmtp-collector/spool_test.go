@@ -295,6 +295,7 @@ func TestTerminatedWithMailInFlightAndAMaildir(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "lmtp")
 	env, path := withMaildir(t, settings(broker.URL(), socket), "SHUTDOWN_TIMEOUT=8s")
 	collector := launch(t, env)
+	collector.awaitConnected(t) // or the first mail would be replayed when the second comes
 	c, err := hello(socket)
 	if err != nil {
 		t.Fatal(err)
