@@ -29,10 +29,14 @@ func withMaildir(t *testing.T, env []string, more ...string) ([]string, string) 
 }
 
 // waiting returns how many mails of a maildir the broker does not have yet.
-func waiting(t *testing.T, path string) int { return count(t, filepath.Join(path, "pending")) }
+func waiting(t *testing.T, path string) int {
+	t.Helper()
+	return count(t, filepath.Join(path, "pending"))
+}
 
 // mailFiles returns how many mails lie where a mail program looks for them.
 func mailFiles(t *testing.T, path string) int {
+	t.Helper()
 	return count(t, filepath.Join(path, "new")) + count(t, filepath.Join(path, "cur"))
 }
 

@@ -87,7 +87,7 @@ func (m *Maildir) makeRoom(size int64) error {
 	}
 	m.copies.dropping.Lock()
 	defer m.copies.dropping.Unlock()
-	m.dropUntil(context.Background(), func(time.Time) bool { return m.room(size+moreRoom) == nil })
+	m.dropUntil(func(time.Time) bool { return m.room(size+moreRoom) == nil })
 	return m.room(size)
 }
 
@@ -101,7 +101,10 @@ func (m *Maildir) dropCopies(ctx context.Context) {
 	}
 	m.copies.dropping.Lock()
 	defer m.copies.dropping.Unlock()
-	m.dropUntil(ctx, func(oldest time.Time) bool {
+	m.dropUntil(func(oldest time.Time) bool {
+		if ctx.Err() != nil {
+			return true
+		}
 		_, bytes := m.copies.stats()
 		tooOld := m.cfg.MaxAge > 0 && time.Since(oldest) > m.cfg.MaxAge
 		return !tooOld && (m.cfg.MaxBytes == 0 || bytes <= m.cfg.MaxBytes)
@@ -109,7 +112,7 @@ func (m *Maildir) dropCopies(ctx context.Context) {
 }
 
 // dropUntil deletes copies, oldest first, until enough says so or there are no more. The caller holds dropping.
-func (m *Maildir) dropUntil(ctx context.Context, enough func(oldest time.Time) bool) {
+func (m *Maildir) dropUntil(enough func(oldest time.Time) bool) {
 	buckets, err := listFolder(m.path(doneFolder))
 	if err != nil {
 		m.log.Error().Err(err).Msg("the maildir's copies cannot be listed: none of them can be dropped")
@@ -126,7 +129,7 @@ func (m *Maildir) dropUntil(ctx context.Context, enough func(oldest time.Time) b
 			if !ours {
 				continue
 			}
-			if ctx.Err() != nil || enough(at) {
+			if enough(at) {
 				return
 			}
 			if err := m.dropCopy(bucket, base, size); err != nil {

@@ -105,13 +105,13 @@ var flagSets = func() []string {
 	const flags = "DFPRST"
 	sets := []string{":2,", ":2,S", ""} // those that are usual come first
 	for set := 1; set < 1<<len(flags); set++ {
-		text := ":2,"
-		for i, flag := range flags {
+		text := []byte(":2,")
+		for i := range len(flags) {
 			if set>>i&1 == 1 {
-				text += string(flag)
+				text = append(text, flags[i])
 			}
 		}
-		sets = append(sets, text)
+		sets = append(sets, string(text))
 	}
 	return sets
 }()

@@ -188,30 +188,36 @@ func TestCrashes(t *testing.T) {
 		waits bool
 	}{
 		{"half a mail", func(t *testing.T, m *Maildir) {
+			t.Helper()
 			if err := os.WriteFile(m.path(tmpFolder, m.newName(time.Now(), 100)), []byte("half"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}, false},
 		{"mail and envelope in tmp", func(t *testing.T, m *Maildir) {
+			t.Helper()
 			name, bucket := stored(m)
 			mustRename(t, m.path(newFolder, name), m.path(tmpFolder, name))
 			mustRename(t, m.path(pendingFolder, bucket, name+envelopeSuffix), m.path(tmpFolder, name+envelopeSuffix))
 		}, false},
 		{"the envelope has its name, the mail not", func(t *testing.T, m *Maildir) {
+			t.Helper()
 			name, _ := stored(m)
 			mustRename(t, m.path(newFolder, name), m.path(tmpFolder, name))
 		}, false},
 		{"both have their names", func(_ *testing.T, m *Maildir) { stored(m) }, true},
 		{"the note of a delivered mail, and the mail", func(t *testing.T, m *Maildir) {
+			t.Helper()
 			name, bucket := stored(m)
 			mustRename(t, m.path(pendingFolder, bucket, name+envelopeSuffix), m.path(tmpFolder, name+goneSuffix))
 		}, false},
 		{"the note of a delivered mail, and the mail elsewhere", func(t *testing.T, m *Maildir) {
+			t.Helper()
 			name, bucket := stored(m)
 			mustRename(t, m.path(pendingFolder, bucket, name+envelopeSuffix), m.path(tmpFolder, name+goneSuffix))
 			mustRename(t, m.path(newFolder, name), m.path(curFolder, name+":2,Sa"))
 		}, false},
 		{"the note alone", func(t *testing.T, m *Maildir) {
+			t.Helper()
 			name, bucket := stored(m)
 			mustRename(t, m.path(pendingFolder, bucket, name+envelopeSuffix), m.path(tmpFolder, name+goneSuffix))
 			if err := os.Remove(m.path(newFolder, name)); err != nil {
@@ -219,6 +225,7 @@ func TestCrashes(t *testing.T) {
 			}
 		}, false},
 		{"set aside, but for its envelope in pending", func(t *testing.T, m *Maildir) {
+			t.Helper()
 			name, _ := stored(m)
 			mustRename(t, m.path(newFolder, name), m.path(asideFolder, name+mailSuffix))
 		}, true},
@@ -288,7 +295,7 @@ func TestMovedAbout(t *testing.T) {
 				if err := m.Delivered(w); err != nil {
 					t.Fatal(err)
 				}
-				m.dropUntil(t.Context(), func(time.Time) bool { return false })
+				m.dropUntil(func(time.Time) bool { return false })
 				if left := files(t, m); len(left) > 0 {
 					t.Errorf("left: %q", left)
 				}
@@ -305,19 +312,27 @@ func TestWhatCannotBePublished(t *testing.T) {
 		want  error
 		mails int
 	}{
-		{"changed", func(t *testing.T, mail, _ string) { overwrite(t, mail, "mail with a virus removed") }, ErrDamaged, 1},
-		{"emptied", func(t *testing.T, mail, _ string) { overwrite(t, mail, "") }, ErrDamaged, 1},
+		{"changed", func(t *testing.T, mail, _ string) { t.Helper(); overwrite(t, mail, "mail with a virus removed") }, ErrDamaged, 1},
+		{"emptied", func(t *testing.T, mail, _ string) { t.Helper(); overwrite(t, mail, "") }, ErrDamaged, 1},
 		{"deleted", func(t *testing.T, mail, _ string) {
+			t.Helper()
 			if err := os.Remove(mail); err != nil {
 				t.Fatal(err)
 			}
 		}, ErrGone, 0},
-		{"envelope cut off", func(t *testing.T, _, envelope string) { overwrite(t, envelope, `{"version": 1, "mess`) }, ErrDamaged, 1},
-		{"envelope without headers", func(t *testing.T, _, envelope string) { overwrite(t, envelope, `{"version": 1, "message_id": "x"}`) }, ErrDamaged, 1},
+		{"envelope cut off", func(t *testing.T, _, envelope string) { t.Helper(); overwrite(t, envelope, `{"version": 1, "mess`) }, ErrDamaged, 1},
+		{"envelope without headers", func(t *testing.T, _, envelope string) {
+			t.Helper()
+			overwrite(t, envelope, `{"version": 1, "message_id": "x"}`)
+		}, ErrDamaged, 1},
 		{"envelope with a foreign value", func(t *testing.T, _, envelope string) {
+			t.Helper()
 			overwrite(t, envelope, `{"version": 1, "message_id": "x", "headers": {"a": 1.5}}`)
 		}, ErrDamaged, 1},
-		{"newer", func(t *testing.T, _, envelope string) { overwrite(t, envelope, `{"version": 2, "message_id": {}}`) }, ErrVersion, 1},
+		{"newer", func(t *testing.T, _, envelope string) {
+			t.Helper()
+			overwrite(t, envelope, `{"version": 2, "message_id": {}}`)
+		}, ErrVersion, 1},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
