@@ -19,6 +19,17 @@ driver() { compose --profile demo run --rm -T demo "$@" 2> >(grep -vE '^ ?(Creat
 container() {
 	docker ps -aq --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" --filter "label=com.docker.compose.service=$1"
 }
+port() { docker port "$(container "$1")" "$2" | head -1; }
+# waiting prints how many mails lie in the collector's maildir, as its /readyz tells.
+waiting() {
+	local address page
+	address=$(port lmtp-collector 9602)
+	exec 3<>"/dev/tcp/${address%:*}/${address##*:}"
+	printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3
+	page=$(cat <&3)
+	exec 3>&-
+	sed -n 's/.*spool: \([0-9,]*\) waiting.*/\1/p' <<<"$page" | tr -d ,
+}
 say() { printf '\n== %s\n' "$*"; }
 
 if [ "${1:-}" = down ]; then
@@ -35,7 +46,7 @@ compose up -d --no-build >/dev/null 2>&1 || compose up -d --no-build
 say "a few mails, by SMTP to Postfix"
 driver show
 
-say "a burst of $mails mails; in mid-burst lmtp-collector is killed and RabbitMQ restarted"
+say "a burst of $mails mails; in mid-burst lmtp-collector is killed, then RabbitMQ stopped"
 burst=burst-$$
 progress=$(mktemp)
 trap 'rm -f "$progress"' EXIT
@@ -56,15 +67,27 @@ accepted $((mails * 5 / 10 / 100 * 100))
 docker start "$(container lmtp-collector)" >/dev/null
 echo "lmtp-collector starts again"
 accepted $((mails * 6 / 10 / 100 * 100))
-echo "RabbitMQ restarts"
-docker restart -t 20 "$(container rabbitmq)" >/dev/null
+docker stop -t 20 "$(container rabbitmq)" >/dev/null
+echo "RabbitMQ is stopped"
 wait $sender
 tail -1 "$progress"
+# Postfix hands on what it has, and the collector takes it: into its maildir.
+for _ in $(seq 300); do
+	spooled=$(waiting)
+	[ "${spooled:-0}" -lt $((mails / 10)) ] || break
+	sleep 0.1
+done
+if [ "${spooled:-0}" -lt $((mails / 10)) ]; then
+	echo "only ${spooled:-0} mails were taken into the maildir" >&2
+	exit 1
+fi
+echo "lmtp-collector has taken $spooled mails into its maildir so far"
+docker start "$(container rabbitmq)" >/dev/null
+echo "RabbitMQ starts again"
 
 say "what arrived"
 driver count -id "$burst" -n "$mails"
 
-port() { docker port "$(container "$1")" "$2" | head -1; }
 cat <<TXT
 
 Look around:

@@ -130,6 +130,7 @@ func (p *Publisher) await(ctx context.Context, f *flight) error {
 	case <-clock.C:
 		err = p.noConfirm(f)
 	}
+	f.message.Body, f.message.Headers = nil, nil // nobody holds them any more, so neither do we
 	p.door.forsake(f.pass)
 	go p.settleLater(f, clock)
 	return err

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -158,7 +159,33 @@ func OwnBroker(t testing.TB, options ...Option) *Broker {
 	b.WaitReady()
 	b.login()
 	b.settle()
+	t.Cleanup(b.tell)
 	return b
+}
+
+// quorumLine is what a broker logs of its quorum queues, of files to be repaired, and of whatever went wrong.
+var quorumLine = regexp.MustCompile(`queue '|dets:|ra system|ra: |Recovering|\[(error|critical)\]`)
+
+// tell shows what a broker knows of its queues and channels when its test failed.
+func (b *Broker) tell() {
+	if !b.t.Failed() {
+		return
+	}
+	for _, question := range [][]string{
+		{"rabbitmqctl", "-q", "list_queues", "name", "type", "state", "leader", "messages", "messages_unacknowledged", "consumers"},
+		{"rabbitmqctl", "-q", "list_bindings", "source_name", "destination_name", "routing_key"},
+		{"rabbitmqctl", "-q", "list_channels", "name", "messages_unconfirmed", "messages_uncommitted"},
+		{"rabbitmqctl", "-q", "eval", `[{Q, catch ra:member_overview({Q, node()})} || Q <- ['%2F_spam.mails', '%2F_spam.dead']].`},
+	} {
+		answer, err := docker(append([]string{"exec", b.Name}, question...)...)
+		b.t.Logf("%s: %s: %v\n%s", b.Name, question[2], err, answer)
+	}
+	log, _ := docker("logs", b.Name)
+	for line := range strings.Lines(log) {
+		if quorumLine.MatchString(line) {
+			b.t.Log(strings.TrimSpace(line))
+		}
+	}
 }
 
 // settle makes the broker's new queues durable. RabbitMQ 4.0 keeps what queues there are in Mnesia, which writes its log within

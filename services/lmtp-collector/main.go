@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"os"
+	"runtime/debug"
 
 	"spamtraps.internal/libs/amqp"
 	"spamtraps.internal/libs/daemon"
@@ -30,8 +31,14 @@ func run(ctx context.Context, d *daemon.Daemon, cfg config.Config) error {
 	if err != nil {
 		return err
 	}
-	// Half of the window for mail that waited: new mail always has the other half.
-	spool := spool.New(publisher, disk, cfg.AMQP.InFlight/2, d.Log, d.Metrics)
+	limitMemory(cfg.LMTP.Memory)
+	// Half of the window for mail that waited: new mail always has the other half. Of the memory a quarter, when there is any
+	// such mail.
+	old := spool.Share{Mails: cfg.AMQP.InFlight / 2, Bytes: cfg.LMTP.Memory / 4}
+	if disk != nil {
+		cfg.LMTP.Memory -= old.Bytes
+	}
+	spool := spool.New(publisher, disk, old, d.Log, d.Metrics)
 	identity := lmtp.Identity{App: d.Name + "/" + d.Version, Collector: d.Name, Sensor: cfg.Sensor}
 	server := lmtp.NewServer(cfg.LMTP, identity, spool, d.Log, d.Metrics)
 	listener, err := lmtp.Listen(ctx, cfg.LMTP.Listen)
@@ -48,6 +55,13 @@ func run(ctx context.Context, d *daemon.Daemon, cfg config.Config) error {
 	d.Go("spool", spool.Run)
 	watch(d, publisher, spool, server)
 	return nil
+}
+
+// limitMemory has garbage collected in time, so that all that is not mail fits into 48 MiB. GOMEMLIMIT overrules it.
+func limitMemory(mail int64) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(mail + 48<<20)
+	}
 }
 
 // openMaildir returns nil when none is set.

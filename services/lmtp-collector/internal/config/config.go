@@ -37,4 +37,13 @@ func (c *Config) Validate(bad func(name, problem string)) {
 		bad("LMTP_MAX_MESSAGE_BYTES", fmt.Sprintf("must be at most AMQP_MAX_MESSAGE_BYTES (%d), or mail is taken that the broker never takes, not %d",
 			most, c.LMTP.MaxMessageBytes))
 	}
+	switch least := 4 * c.LMTP.MaxMessageBytes; {
+	case c.LMTP.Memory == 0:
+		c.LMTP.Memory = max(defaultMemory, least)
+	case c.LMTP.Memory < least:
+		bad("LMTP_MEMORY", fmt.Sprintf("must be at least four times LMTP_MAX_MESSAGE_BYTES (%d), not %d", least, c.LMTP.Memory))
+	}
 }
+
+// defaultMemory is eight of the largest mails that RabbitMQ 4 takes by default.
+const defaultMemory = 128 << 20

@@ -19,8 +19,15 @@ type Config struct {
 	XForwardFrom []Peers `env:"XFORWARD_FROM" empty:"nobody" desc:"MTAs whose XFORWARD is believed: addresses, networks like 192.0.2.0/24, unix for those on the socket. They say who sent a mail and what their queue id of it is."`
 
 	MaxMessageBytes int64 `env:"MAX_MESSAGE_BYTES" unit:"bytes" empty:"as AMQP_MAX_MESSAGE_BYTES" desc:"Largest mail that is taken; it cannot be more than AMQP_MAX_MESSAGE_BYTES."`
-	MaxConnections  int   `env:"MAX_CONNECTIONS" desc:"How many connections may be open; further ones are told to try again later. Each may hold one mail in memory."`
+	Memory          int64 `env:"MEMORY" unit:"bytes" empty:"128MiB, or four of the largest mails" desc:"Memory for all mails that are on their way. Beyond it large mails are read more slowly, and then told to try again later; small ones always pass."`
+	MaxConnections  int   `env:"MAX_CONNECTIONS" desc:"How many connections may be open; for a further one the longest idle is closed, or else it is told to try again later."`
+	MaxPerPeer      int   `env:"MAX_CONNECTIONS_PER_PEER" desc:"How many connections one address may have open; 0 is any. Those through the unix socket do not count."`
+	MaxErrors       int   `env:"MAX_ERRORS" desc:"How many bad commands a session may have before it is closed; each mail begins anew."`
 	MaxRecipients   int   `env:"MAX_RECIPIENTS" desc:"How many recipients a transaction may have; the MTA sends further ones in its next."`
+
+	TLSCertFile     string `env:"TLS_CERT_FILE" empty:"no TLS" desc:"PEM file of our own certificate, to offer STARTTLS. Read again for each connection."`
+	TLSKeyFile      string `env:"TLS_KEY_FILE" empty:"no TLS" desc:"PEM file of the key to it."`
+	TLSClientCAFile string `env:"TLS_CLIENT_CA_FILE" empty:"anybody" desc:"PEM file of the authorities of the client certificates that are asked for. With it, mail comes through TLS with such a certificate, or through the unix socket."`
 
 	IdleTimeout        time.Duration `env:"IDLE_TIMEOUT" desc:"How long a peer may be silent, between commands and within a mail."`
 	TransactionTimeout time.Duration `env:"TRANSACTION_TIMEOUT" desc:"How long a peer may take from MAIL to the end of the mail."`
@@ -33,6 +40,7 @@ func Defaults() Config {
 		Listen:             "127.0.0.1:24",
 		MaxConnections:     200,
 		MaxRecipients:      1000,
+		MaxErrors:          20,
 		IdleTimeout:        5 * time.Minute,
 		TransactionTimeout: 30 * time.Minute,
 		MinRate:            500, // as Postfix's smtpd_min_data_rate
@@ -53,6 +61,13 @@ func (c *Config) Validate(bad func(name, problem string)) {
 	if c.MaxConnections < 1 {
 		bad("MAX_CONNECTIONS", fmt.Sprintf("must be at least 1, not %d", c.MaxConnections))
 	}
+	if c.MaxPerPeer < 0 {
+		bad("MAX_CONNECTIONS_PER_PEER", fmt.Sprintf("must not be negative, not %d", c.MaxPerPeer))
+	}
+	if c.MaxErrors < 1 {
+		bad("MAX_ERRORS", fmt.Sprintf("must be at least 1, not %d", c.MaxErrors))
+	}
+	c.validateTLS(bad)
 	if c.MaxRecipients < 1 {
 		bad("MAX_RECIPIENTS", fmt.Sprintf("must be at least 1, not %d", c.MaxRecipients))
 	}

@@ -2,6 +2,7 @@ package lmtp
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -72,19 +73,24 @@ func removeStale(ctx context.Context, path string) error {
 type door struct {
 	net.Listener
 	limit   int            // connections
+	perPeer int            // connections of one address; 0 is any
 	believe []Peers        // whose XFORWARD
 	limits  wire.Limits    // of each
-	full    zerolog.Logger // says at most once a minute that the limit was hit
+	tls     *tls.Config    // nil: no STARTTLS
+	tlsOnly bool           // no mail without STARTTLS, but for the unix socket
+	log     zerolog.Logger // of single connections
+	full    zerolog.Logger // says at most once a minute that a limit was hit
 	metrics doorMetrics
 
 	mu     sync.Mutex
-	open   map[*wire.Conn]struct{}
+	open   map[*wire.Conn]string // by whom; "" is the unix socket
+	peers  map[string]int        // how many each has
 	closed bool
 }
 
 type doorMetrics struct {
-	connections, refused prometheus.Counter
-	open                 prometheus.Gauge
+	connections, refused, displaced prometheus.Counter
+	open                            prometheus.Gauge
 }
 
 func newDoorMetrics(reg prometheus.Registerer) doorMetrics {
@@ -94,7 +100,10 @@ func newDoorMetrics(reg prometheus.Registerer) doorMetrics {
 			Name: "spamtraps_lmtp_connections_total", Help: "Connections that were let in.",
 		}),
 		refused: auto.NewCounter(prometheus.CounterOpts{
-			Name: "spamtraps_lmtp_connections_refused_total", Help: "Connections that were told to try again later, because LMTP_MAX_CONNECTIONS were open.",
+			Name: "spamtraps_lmtp_connections_refused_total", Help: "Connections that were told to try again later, because LMTP_MAX_CONNECTIONS or LMTP_MAX_CONNECTIONS_PER_PEER were open.",
+		}),
+		displaced: auto.NewCounter(prometheus.CounterOpts{
+			Name: "spamtraps_lmtp_connections_displaced_total", Help: "Idle connections that were closed because LMTP_MAX_CONNECTIONS were open and a new one came.",
 		}),
 		open: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "spamtraps_lmtp_open_connections", Help: "Connections that are open now.",
@@ -106,22 +115,31 @@ func newDoor(listener net.Listener, cfg Config, log zerolog.Logger, metrics door
 	return &door{
 		Listener: listener,
 		limit:    cfg.MaxConnections,
+		perPeer:  cfg.MaxPerPeer,
 		believe:  cfg.XForwardFrom,
 		limits: wire.Limits{
 			Idle: cfg.IdleTimeout, Transaction: cfg.TransactionTimeout, Rate: cfg.MinRate, Write: replyTimeout,
-			MessageBytes: cfg.MaxMessageBytes,
+			MessageBytes: cfg.MaxMessageBytes, Errors: cfg.MaxErrors,
 		},
+		tls:     cfg.tlsConfig(),
+		tlsOnly: cfg.TLSClientCAFile != "",
+		log:     log,
 		full:    log.Sample(&zerolog.BurstSampler{Burst: 1, Period: time.Minute}),
 		metrics: metrics,
-		open:    make(map[*wire.Conn]struct{}),
+		open:    make(map[*wire.Conn]string),
+		peers:   make(map[string]int),
 	}
 }
 
-// replyTimeout is how long a reply may take to leave. A peer that does not read is given up.
-const replyTimeout = time.Minute
-
-// busyReply greets a connection that is not let in.
-const busyReply = "421 4.3.2 Too many connections, please try again later\r\n"
+const (
+	// replyTimeout is how long a reply may take to leave. A peer that does not read is given up.
+	replyTimeout = time.Minute
+	// longIdle is how long a connection must have had nothing to do before a new one may take its place: an MTA keeps
+	// connections for its next mail.
+	longIdle = 5 * time.Second
+	// busyReply greets a connection that is not let in.
+	busyReply = "421 4.3.2 Too many connections, please try again later\r\n"
+)
 
 // Accept returns the next connection that is let in. Errors are those of the listener, as they are: go-smtp asks them
 // whether to go on.
@@ -131,36 +149,82 @@ func (d *door) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if conn := d.admit(network); conn != nil {
+		conn, setting := d.admit(network)
+		if conn != nil {
 			return conn, nil
 		}
 		d.metrics.refused.Inc()
-		d.full.Warn().Int("limit", d.limit).Msg("too many connections: raise LMTP_MAX_CONNECTIONS if these are your own MTAs'")
+		d.full.Warn().Stringer("remote", network.RemoteAddr()).Msg("too many connections: raise " + setting + " if these are your own MTAs'")
 		turnAway(network)
 	}
 }
 
-// admit returns nil when there is no room.
-func (d *door) admit(network net.Conn) net.Conn {
+// admit returns nil when there is no room, and the setting that says so.
+func (d *door) admit(network net.Conn) (conn *wire.Conn, setting string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed || len(d.open) >= d.limit {
-		return nil
+	peer := ""
+	if addr, ok := network.RemoteAddr().(*net.TCPAddr); ok {
+		peer = addr.AddrPort().Addr().Unmap().String()
 	}
-	believed := slices.ContainsFunc(d.believe, func(p Peers) bool { return p.has(network.RemoteAddr()) })
-	var conn *wire.Conn
-	conn = wire.New(network, d.limits, believed, func() { d.left(conn) })
-	d.open[conn] = struct{}{}
+	switch {
+	case d.perPeer > 0 && peer != "" && d.peers[peer] >= d.perPeer:
+		return nil, "LMTP_MAX_CONNECTIONS_PER_PEER"
+	case d.closed, len(d.open) >= d.limit && !d.displace():
+		return nil, "LMTP_MAX_CONNECTIONS"
+	}
+	offer := wire.Offer{
+		XForward: slices.ContainsFunc(d.believe, func(p Peers) bool { return p.has(network.RemoteAddr()) }),
+		TLS:      d.tls,
+		TLSOnly:  d.tlsOnly && peer != "",
+	}
+	conn = wire.New(network, d.limits, offer, func() { d.left(conn, peer) })
+	d.open[conn] = peer
+	d.peers[peer]++
 	d.metrics.connections.Inc()
 	d.metrics.open.Inc()
-	return conn
+	return conn, ""
 }
 
-func (d *door) left(conn *wire.Conn) {
+// displace ends the connection that has had nothing to do for longest, if it is long enough. It gives its room back at once.
+func (d *door) displace() bool {
+	var idlest *wire.Conn
+	longest := longIdle
+	for conn := range d.open {
+		if idle := conn.Idle(); idle >= longest {
+			idlest, longest = conn, idle
+		}
+	}
+	if idlest == nil {
+		return false
+	}
+	idlest.Stop(time.Now())
+	d.forget(idlest)
+	d.metrics.displaced.Inc()
+	return true
+}
+
+// left notes that a connection is closed.
+func (d *door) left(conn *wire.Conn, peer string) {
+	if cause := conn.Cause(); errors.Is(cause, wire.ErrTLS) {
+		d.log.Warn().Err(cause).Str("remote", peer).Msg("a peer could not secure its connection")
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.open, conn)
+	d.forget(conn)
 	d.metrics.open.Dec()
+}
+
+// forget gives the room of a connection back, once. The caller holds mu.
+func (d *door) forget(conn *wire.Conn) {
+	peer, ok := d.open[conn]
+	if !ok {
+		return
+	}
+	delete(d.open, conn)
+	if d.peers[peer]--; d.peers[peer] == 0 {
+		delete(d.peers, peer)
+	}
 }
 
 // turnAway says in the greeting that there is no room. A few bytes fit into any fresh connection's buffer, so this does not block;

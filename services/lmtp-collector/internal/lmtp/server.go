@@ -15,6 +15,7 @@ import (
 	"github.com/rabbitmq/amqp091-go"
 	"github.com/rs/zerolog"
 
+	"spamtraps.internal/lmtp-collector/internal/memory"
 	"spamtraps.internal/lmtp-collector/internal/spool"
 )
 
@@ -36,13 +37,14 @@ type Identity struct {
 
 // Server takes mail and hands it to a Taker. It keeps the promise that the whole service rests on: a recipient is answered
 // 250 only after Take said who has the mail; in every other case the MTA is told to keep it, and never that it
-// should give up, but for the few replies in reply.go. What is held in memory is bounded by connections × message size.
+// should give up, but for the few replies in reply.go. What is held in memory is bounded by Config.Memory.
 type Server struct {
 	cfg         Config
 	identity    Identity
 	taker       Taker
 	domains     domains
 	gateway     gatewayWatch
+	memory      *memory.Budget
 	log         zerolog.Logger
 	metrics     metrics
 	doorMetrics doorMetrics
@@ -57,6 +59,7 @@ func NewServer(cfg Config, identity Identity, taker Taker, log zerolog.Logger, r
 		taker:       taker,
 		domains:     newDomains(cfg.Domains),
 		gateway:     gatewayWatch{log: log},
+		memory:      memory.NewBudget(cfg.Memory, cfg.MaxConnections, cfg.MaxMessageBytes),
 		log:         log,
 		metrics:     newMetrics(reg),
 		doorMetrics: newDoorMetrics(reg),

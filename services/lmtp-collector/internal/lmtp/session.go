@@ -1,29 +1,36 @@
 package lmtp
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
 	"github.com/emersion/go-smtp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-	"github.com/rabbitmq/amqp091-go"
 	"github.com/rs/zerolog"
 
 	"spamtraps.internal/libs/amqp"
 	"spamtraps.internal/libs/envelope"
 	"spamtraps.internal/lmtp-collector/internal/maildir"
+	"spamtraps.internal/lmtp-collector/internal/memory"
 	"spamtraps.internal/lmtp-collector/internal/spool"
 	"spamtraps.internal/lmtp-collector/internal/wire"
 )
 
-// trustedSize is how much memory a SIZE= is believed for, before the bytes are there.
-const trustedSize = 1 << 20
+const (
+	// firstBuffer is how much is set aside for a mail before its bytes are there, whatever size was announced.
+	firstBuffer = 64 << 10
+	// leastBuffer is how much is set aside for a mail whose size was not announced.
+	leastBuffer = 4 << 10
+	// roomPatience is how long a DATA waits for memory before it is told to come again. A mail that is under way waits for as
+	// long as its transaction may take.
+	roomPatience = 10 * time.Second
+)
 
 type metrics struct {
 	received, receivedBytes   prometheus.Counter
@@ -35,6 +42,7 @@ const (
 	reasonNotReady   = "not_ready"       // MAIL, while nobody could have taken the mail
 	reasonPublish    = "publish"         // the mail was received, and nobody took it
 	reasonBroken     = "broken_transfer" // the connection ended within the mail
+	reasonMemory     = "memory"          // LMTP_MEMORY is used up
 	reasonRecipients = "recipients"      // one recipient; the MTA sends it in its next transaction
 	reasonSize       = "size"            // the mail is too large
 	reasonDomain     = "domain"          // one recipient, outside LMTP_DOMAINS
@@ -62,7 +70,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 	for _, event := range events {
 		m.taken.WithLabelValues(event)
 	}
-	for _, reason := range []string{reasonNotReady, reasonPublish, reasonBroken, reasonRecipients} {
+	for _, reason := range []string{reasonNotReady, reasonPublish, reasonBroken, reasonMemory, reasonRecipients} {
 		m.deferred.WithLabelValues(reason)
 	}
 	for _, reason := range []string{reasonSize, reasonDomain} {
@@ -79,7 +87,8 @@ type session struct {
 	wire   *wire.Conn
 	peer   string // "" on a unix socket
 	log    zerolog.Logger
-	take   func(amqp091.Publishing) (spool.Held, error)
+	ctx    context.Context //nolint:containedctx // go-smtp hands none to its sessions; it ends when the server gives up
+	room   *memory.Room
 
 	begun  bool // there was a MAIL
 	from   string
@@ -94,14 +103,35 @@ func (s *Server) newSession(publishing context.Context, conn *smtp.Conn) *sessio
 		peer = envelope.CanonicalAddr(addr.String())
 		remote = peer
 	}
-	return &session{
+	session := &session{
 		server: s,
 		conn:   conn,
 		wire:   conn.Conn().(*wire.Conn), // the listener has no others
 		peer:   peer,
 		log:    s.log.With().Str("remote", remote).Logger(),
-		take:   func(m amqp091.Publishing) (spool.Held, error) { return s.taker.Take(publishing, m) },
+		ctx:    publishing,
+		room:   s.memory.NewRoom(),
 	}
+	session.wire.BeforeData(session.reserve)
+	return session
+}
+
+// reserve makes room for a mail of the announced size before the client may send it, or returns the reply.
+func (s *session) reserve() (reply string) {
+	ctx, cancel := context.WithTimeout(s.ctx, roomPatience)
+	defer cancel()
+	if s.room.Grow(ctx, s.size) == nil {
+		return ""
+	}
+	s.noMemory(s.size)
+	return fmt.Sprintf("%d %d.%d.%d %s", errNoMemory.Code, errNoMemory.EnhancedCode[0], errNoMemory.EnhancedCode[1],
+		errNoMemory.EnhancedCode[2], errNoMemory.Message)
+}
+
+func (s *session) noMemory(size int64) {
+	s.server.metrics.deferred.WithLabelValues(reasonMemory).Inc()
+	s.log.Warn().Str("reason", reasonMemory).Str("mail_from", clip(s.from)).Int64("size", size).
+		Msg("deferred: too many large mails at once, see LMTP_MEMORY")
 }
 
 // Mail begins a transaction, unless the mail could not go anywhere now. The exact address is with wire.
@@ -140,6 +170,7 @@ func (s *session) Rcpt(_ string, _ *smtp.RcptOptions) error {
 // LMTPData takes the mail. What it returns is the reply to every recipient, since one message carries them all. The mail is
 // with wire; the reader has an empty one, which go-smtp itself reads to its end.
 func (s *session) LMTPData(_ io.Reader, _ smtp.StatusCollector) error {
+	defer s.room.Free()
 	body, reply := s.receive()
 	if reply != nil {
 		return reply
@@ -154,7 +185,7 @@ func (s *session) LMTPData(_ io.Reader, _ smtp.StatusCollector) error {
 	message, err := mail.Publishing(body)
 	held := spool.Nowhere
 	if err == nil {
-		held, err = s.take(message)
+		held, err = s.server.taker.Take(s.ctx, message)
 	}
 	if err != nil {
 		s.server.metrics.deferred.WithLabelValues(reasonPublish).Inc()
@@ -188,20 +219,24 @@ func severity(err error) zerolog.Level {
 	return zerolog.ErrorLevel
 }
 
-// receive returns the whole mail, or the reply when there is none. Of one that is too large nothing is kept; the rest of it is
-// read over.
+// receive returns the whole mail, or the reply when there is none. Of one that is too large, or that there is no memory for,
+// nothing is kept; the rest of it is read over. While it waits for memory nothing is read.
 func (s *session) receive() ([]byte, error) {
 	limit := s.server.cfg.MaxMessageBytes
 	var size int64
-	var body bytes.Buffer
-	body.Grow(int(min(s.size, trustedSize)))
+	var body []byte
+	var full bool
 	err := s.wire.ReadMail(func(text []byte) {
 		size += int64(len(text))
-		if size > limit {
-			body = bytes.Buffer{}
+		if !full && size <= limit {
+			body, full = s.grow(body, size)
+		}
+		if full || size > limit {
+			body = nil
+			s.room.Free()
 			return
 		}
-		body.Write(text)
+		body = append(body, text...)
 	})
 	switch {
 	case err != nil:
@@ -210,8 +245,34 @@ func (s *session) receive() ([]byte, error) {
 		return nil, errBroken
 	case size > limit:
 		return nil, s.tooLarge(s.from, size)
+	case full:
+		s.noMemory(size)
+		return nil, errNoMemory
 	}
-	return body.Bytes(), nil
+	return body, nil
+}
+
+// grow returns the body with room for size bytes, or tells that there is no memory: first for a small mail, then for the size
+// that was announced, then for twice as much as there is.
+func (s *session) grow(body []byte, size int64) (grown []byte, full bool) {
+	if size <= int64(cap(body)) {
+		return body, false
+	}
+	next := min(max(2*int64(cap(body)), size), s.server.cfg.MaxMessageBytes)
+	switch {
+	case cap(body) == 0 && s.size > 0:
+		next = max(size, min(s.size, firstBuffer))
+	case cap(body) == 0:
+		next = max(size, leastBuffer)
+	case size <= s.size:
+		next = s.size
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, s.server.cfg.TransactionTimeout)
+	defer cancel()
+	if err := s.room.Grow(ctx, next); err != nil {
+		return nil, true
+	}
+	return append(make([]byte, 0, next), body...), false
 }
 
 func (s *session) tooLarge(from string, size int64) error {
@@ -262,10 +323,14 @@ func (s *session) Data(r io.Reader) error { return s.LMTPData(r, nil) }
 func (s *session) Reset() {
 	s.begun, s.from, s.origin, s.size = false, "", wire.Origin{}, 0
 	s.rcpts.Reset()
+	s.room.Free()
 }
 
-// Logout has nothing to free.
-func (s *session) Logout() error { return nil }
+// Logout ends the session.
+func (s *session) Logout() error {
+	s.room.Free()
+	return nil
+}
 
 // clipAt is how much of a text from outside goes into a log line, in bytes.
 const clipAt = 200

@@ -68,6 +68,7 @@ func TestSessions(t *testing.T) {
 		}, []string{"b@y"}},
 		{"larger than the limit by its own account", []step{
 			{"MAIL FROM:<a@x> SIZE=1048577\r\n", codes("552 5.3.4")},
+			{"MAIL FROM:<a@x> SIZE=99999999999999\r\n", codes("552 5.3.4")},
 			{mail, codes("250")},
 		}, nil},
 		{"commands out of order", []step{
@@ -102,7 +103,7 @@ func TestSessions(t *testing.T) {
 			{mail + "RCPT TO:<b@y>\r\nBDAT 60 LAST\r\nMAIL FROM:<evil@x>\r\n", codes("250", "250", "421")},
 		}, nil},
 		{"not LMTP at all", []step{
-			{"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\nC: d\r\n", codes("501", "501", "500", "500", "500 5.5.1")},
+			{"GET / HTTP/1.1\r\n\r\n" + strings.Repeat("A: b\r\n", 19), append(slices.Repeat([]string{"500 5.5.2"}, 21), "421 4.7.0")},
 		}, nil},
 	}
 	for _, test := range tests {

@@ -93,7 +93,7 @@ func TestXForwardOfAStrangerIsNotTaken(t *testing.T) {
 			if offer := c.say("LHLO mta.example\r\n", "250"); strings.Contains(offer, "XFORWARD") {
 				t.Errorf("it is offered: %q", offer)
 			}
-			c.say("XFORWARD IDENT=1 ADDR=192.0.2.1\r\n"+simple+".\r\n", "501", "250", "250", "354", "250")
+			c.say("XFORWARD IDENT=1 ADDR=192.0.2.1\r\n"+simple+".\r\n", "500", "250", "250", "354", "250")
 			if got := publisher.last(t).LMTP; got.QueueID != "" || got.ClientAddr != "" {
 				t.Errorf("it was believed: %+v", got)
 			}

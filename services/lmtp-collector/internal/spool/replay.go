@@ -39,8 +39,15 @@ func (s *Spool) Run(ctx context.Context) error {
 			<-s.share
 			break
 		}
+		weight := min(mail.Size, s.bytes)
+		if s.memory.Acquire(ctx, weight) != nil {
+			s.disk.Return(mail)
+			<-s.share
+			break
+		}
 		onTheirWay.Go(func() {
 			defer func() { <-s.share }()
+			defer s.memory.Release(weight)
 			s.replay(publishing, mail)
 		})
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/rabbitmq/amqp091-go"
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/semaphore"
 
 	"spamtraps.internal/libs/amqp"
 	"spamtraps.internal/lmtp-collector/internal/maildir"
@@ -58,6 +59,8 @@ type Spool struct {
 	publisher Publisher
 	disk      *maildir.Maildir // nil: there is none
 	share     chan struct{}    // a place for each mail of the maildir that is on its way
+	memory    *semaphore.Weighted
+	bytes     int64 // of memory
 	log       zerolog.Logger
 	metrics   metrics
 
@@ -70,14 +73,22 @@ type metrics struct {
 	failed   prometheus.Counter
 }
 
-// New returns a Spool over a publisher, and over a maildir unless disk is nil. At most share mails of the maildir are on their
-// way at once: less than the publisher's window, or new mail would have to wait for old.
-func New(publisher Publisher, disk *maildir.Maildir, share int, log zerolog.Logger, reg prometheus.Registerer) *Spool {
+// Share is how much of the maildir's mail may be on its way at once: less than the publisher's window, or new mail would have
+// to wait for old. A mail of more bytes goes alone.
+type Share struct {
+	Mails int
+	Bytes int64
+}
+
+// New returns a Spool over a publisher, and over a maildir unless disk is nil.
+func New(publisher Publisher, disk *maildir.Maildir, old Share, log zerolog.Logger, reg prometheus.Registerer) *Spool {
 	auto := promauto.With(reg)
 	return &Spool{
 		publisher: publisher,
 		disk:      disk,
-		share:     make(chan struct{}, max(1, share)),
+		share:     make(chan struct{}, max(1, old.Mails)),
+		memory:    semaphore.NewWeighted(max(1, old.Bytes)),
+		bytes:     max(1, old.Bytes),
 		log:       log,
 		metrics: metrics{
 			replayed: auto.NewCounter(prometheus.CounterOpts{

@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"math"
+	"math/big"
 	"strings"
 	"unicode/utf8"
 )
@@ -15,25 +17,40 @@ func (c *Conn) Address() string { return c.address }
 
 // addressed notes the address in a MAIL or RCPT and returns the command as go-smtp shall see it. One that has no address comes
 // out as one that go-smtp refuses with 501, so that it never takes an address that is not noted.
-func (c *Conn) addressed(line, verb, keyword string) string {
-	text := strings.TrimRight(line, "\r\n")
-	if len(text) <= len(verb) || text[len(verb)] != ' ' {
-		return line // no command at all, as go-smtp will say
-	}
+func (c *Conn) addressed(text, verb, keyword string) string {
 	argument := strings.TrimSpace(text[len(verb):])
 	if len(argument) < len(keyword) || !strings.EqualFold(argument[:len(keyword)], keyword) {
-		return verb + " " + keyword + "\r\n"
+		return verb + " " + keyword
 	}
 	address, parameters, ok := cutAddress(strings.TrimSpace(argument[len(keyword):]))
 	if !ok || (address == "" && verb == "RCPT") {
-		return verb + " " + keyword + "\r\n"
+		return verb + " " + keyword
 	}
 	c.address = address
 	if !ordinary(address) {
 		address = placeholder
 	}
-	return verb + " " + keyword + "<" + address + ">" + parameters + "\r\n"
+	return verb + " " + keyword + "<" + address + ">" + sized(parameters)
 }
+
+// sized returns the parameters with a SIZE of no more than 32 bits, because go-smtp takes a larger number for no number. Such
+// a mail is too large whichever of the two it says.
+func sized(parameters string) string {
+	fields := strings.Split(parameters, " ")
+	for i, field := range fields {
+		const keyword = "SIZE="
+		if len(field) <= len(keyword) || !strings.EqualFold(field[:len(keyword)], keyword) {
+			continue
+		}
+		if n, ok := new(big.Int).SetString(field[len(keyword):], 10); ok && n.Cmp(mostSize) > 0 {
+			fields[i] = keyword + mostSize.String()
+		}
+	}
+	return strings.Join(fields, " ")
+}
+
+// mostSize is the largest SIZE that go-smtp reads.
+var mostSize = big.NewInt(math.MaxUint32)
 
 // cutAddress splits what follows FROM: or TO: behind the address, which as a rule stands between < and >.
 func cutAddress(text string) (address, parameters string, ok bool) {

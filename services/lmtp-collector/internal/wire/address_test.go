@@ -49,9 +49,7 @@ const odd = "RCPT TO:<address@invalid>"
 // What has no address must reach go-smtp in a form that it refuses, or a session would take the address of the command before.
 func TestCommandWithoutAddress(t *testing.T) {
 	tests := map[string]string{
-		"MAIL":                  "MAIL",
-		"MAILFROM:<a@b>":        "MAILFROM:<a@b>",
-		"RCPT\tTO:<a@b>":        "RCPT\tTO:<a@b>",
+		"MAIL":                  "MAIL FROM:",
 		"MAIL TO:<a@b>":         "MAIL FROM:",
 		"MAIL FROM:":            "MAIL FROM:",
 		"MAIL FROM:<a@b":        "MAIL FROM:",
@@ -65,6 +63,26 @@ func TestCommandWithoutAddress(t *testing.T) {
 		send(t, peer, sent+"\r\n")
 		if got := read(t, conn); got != want+"\r\n" {
 			t.Errorf("%q: go-smtp got %q, want %q", sent, got, want)
+		}
+	}
+}
+
+// go-smtp reads numbers of 32 bits; a larger mail must be refused for its size and not for its syntax.
+func TestSizeThatIsLargerThanAnyMail(t *testing.T) {
+	conn, peer := pair(t)
+	for sent, want := range map[string]string{
+		"SIZE=1000":                       "SIZE=1000",
+		"BODY=8BITMIME size=4294967296":   "BODY=8BITMIME SIZE=4294967295",
+		"SIZE=99999999999999999999999 A":  "SIZE=4294967295 A",
+		"SIZE=12x":                        "SIZE=12x",
+		"SIZE=":                           "SIZE=",
+		"SIZE=-99999999999999999999":      "SIZE=-99999999999999999999",
+		"AUTH=<> SIZE=4294967295":         "AUTH=<> SIZE=4294967295",
+		"SIZE=00000000000000000000000009": "SIZE=00000000000000000000000009",
+	} {
+		send(t, peer, "MAIL FROM:<a@b> "+sent+"\r\n")
+		if got := read(t, conn); got != "MAIL FROM:<a@b> "+want+"\r\n" {
+			t.Errorf("%q: go-smtp got %q", sent, got)
 		}
 	}
 }

@@ -8,6 +8,7 @@
 //   - what a peer can make us wait for or hold is bounded: its silence, a transaction's time and rate, a command's length;
 //   - the exact text of every address is kept, also of those that go-smtp would refuse or change;
 //   - XFORWARD is answered, for peers that are believed; BDAT, with which go-smtp takes a truncated mail as whole, is kept away;
+//   - STARTTLS is done under go-smtp, which would lay TLS over the wire and forget it, and who cannot be answered is not asked;
 //   - a connection ends with one reply that says why, and lets nothing in or out afterwards.
 //
 // What becomes of a mail is not known here.
@@ -16,12 +17,16 @@ package wire
 import (
 	"bufio"
 	"bytes"
+	"cmp"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -35,10 +40,9 @@ const (
 	maxCommand = 4 << 10
 	// farewellTimeout is how long the reply that ends a connection may take to leave.
 	farewellTimeout = time.Second
+	// handshakeTimeout is how long a TLS handshake may take.
+	handshakeTimeout = time.Minute
 )
-
-// emptyCommand stands for a command line that is too long: go-smtp answers it with 500 and goes on.
-var emptyCommand = []byte("\r\n")
 
 // Limits bound one connection.
 type Limits struct {
@@ -47,6 +51,14 @@ type Limits struct {
 	Rate         int64         // least bytes a second in that time, while the peer is waited for, after Idle is used up; 0 is any
 	Write        time.Duration // longest time that a reply may take to leave
 	MessageBytes int64         // what the reply to LHLO says after SIZE. It is not enforced here
+	Errors       int           // most bad commands since the last whole mail; 0 is any
+}
+
+// Offer is what one peer may use beyond plain LMTP.
+type Offer struct {
+	XForward bool        // its XFORWARD is believed
+	TLS      *tls.Config // for STARTTLS, which is not offered when it is nil
+	TLSOnly  bool        // there is no mail before STARTTLS
 }
 
 // phase tells what the peer's next bytes are. Only the goroutine that reads changes it.
@@ -63,18 +75,23 @@ const (
 // must be told of none.
 type Conn struct {
 	net.Conn
-	limits   Limits
-	believed bool // its XFORWARD
-	onClose  func()
-	in       *bufio.Reader
-	rest     []byte // of the current line: what go-smtp has not read yet
-	address  string // see Address
-	origin   Origin // see Origin
+	limits     Limits
+	offer      Offer
+	onClose    func()
+	beforeData func() string // see BeforeData
+	in         *bufio.Reader
+	rest       []byte // of the current line: what go-smtp has not read yet
+	address    string // see Address
+	origin     Origin // see Origin
+	secured    bool   // by STARTTLS, so Conn is a *tls.Conn
+	ungreeted  bool   // there was no LHLO since STARTTLS
 
 	mu            sync.Mutex
 	verb          string // of the command that go-smtp has not answered yet; of LHLO as long as it answers
 	phase         phase
 	lineBy        time.Time     // when the command line must be whole
+	idleSince     time.Time     // when the wait for a command outside a transaction began; zero while there is none
+	errors        int           // bad commands since the last whole mail
 	transactionBy time.Time     // when the mail must be whole; zero outside a transaction
 	silence       time.Duration // of the peer, before the last read returned
 	waited        time.Duration // for the peer, in this transaction
@@ -83,13 +100,30 @@ type Conn struct {
 	ended         *Error        // why nothing goes in or out any more
 }
 
-// New returns a Conn over network. XFORWARD is offered and believed only when believed says so. onClose is called once, when
-// the Conn is closed for the first time.
-func New(network net.Conn, limits Limits, believed bool, onClose func()) *Conn {
-	c := &Conn{Conn: network, limits: limits, believed: believed, onClose: sync.OnceFunc(onClose)}
+// New returns a Conn over network. onClose is called once, when the Conn is closed for the first time.
+func New(network net.Conn, limits Limits, offer Offer, onClose func()) *Conn {
+	c := &Conn{Conn: network, limits: limits, offer: offer, onClose: sync.OnceFunc(onClose), beforeData: func() string { return "" }}
 	c.in = bufio.NewReaderSize(patient{c}, bufferSize)
 	return c
 }
+
+// BeforeData has ask called before each DATA of a transaction; what it returns, unless it is "", is the reply in place of the
+// mail. It is for the session only, outside of other calls.
+func (c *Conn) BeforeData(ask func() (reply string)) { c.beforeData = ask }
+
+// Idle returns for how long the peer has had nothing to do here: it was asked for a command, and has no transaction. It is
+// safe to call at any time.
+func (c *Conn) Idle() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.idleSince.IsZero() {
+		return 0
+	}
+	return time.Since(c.idleSince)
+}
+
+// Cause returns why the connection ended, an *Error, or nil before that. It is safe to call at any time.
+func (c *Conn) Cause() error { return c.why() }
 
 // Stop ends the connection: at once with 421 when it waits for a command, and else after the mail that is under way has been
 // answered. The peer has until by to send the rest of that mail. Stop does not wait.
@@ -156,7 +190,10 @@ func (c *Conn) enter(next phase) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.phase = next
-	if next == commands {
+	switch next {
+	case answer:
+		c.errors = 0
+	case commands:
 		c.over()
 	}
 }
@@ -173,57 +210,166 @@ func (c *Conn) inTransaction() bool {
 	return !c.transactionBy.IsZero()
 }
 
-// command returns the next command, as go-smtp shall see it.
+// command returns the next command, as go-smtp shall see it. What go-smtp does not know is answered here: it would close the
+// connection after a few.
 func (c *Conn) command() ([]byte, error) {
 	for {
 		line, err := c.line()
 		if err != nil {
 			return nil, err
 		}
-		verb := string(bytes.ToUpper(line[:min(4, len(line))]))
+		text := strings.TrimRight(string(line), " \t\r\n")
+		verb, reply := verbOf(text), ""
+		if len(line) > maxCommand {
+			verb, reply = "", replyLineTooLong
+		}
 		switch verb {
+		case "":
+			reply = cmp.Or(reply, replyUnknown)
 		case "BDAT": // its chunk follows whatever we answer, and would be read as commands
 			return nil, c.end(errChunking)
+		case "XFORWARD":
+			reply = c.forwarded(text)
+		case "STARTTLS":
+			reply, err = c.startTLS(text)
 		case "MAIL":
-			line = []byte(c.addressed(string(line), verb, "FROM:"))
+			reply = c.mayBegin()
+			text = c.addressed(text, verb, "FROM:")
 		case "RCPT":
-			line = []byte(c.addressed(string(line), verb, "TO:"))
-		case "XFOR":
-			fields := bytes.Fields(line)
-			if !c.believed || !bytes.EqualFold(fields[0], []byte("XFORWARD")) {
-				break
+			text = c.addressed(text, verb, "TO:")
+		case "DATA":
+			if c.inTransaction() {
+				reply = c.beforeData()
 			}
-			if err := c.send([]byte(c.forwarded(string(line)) + "\r\n")); err != nil {
-				return nil, err
-			}
-			continue
 		}
-		c.began(verb)
-		return line, nil
+		switch {
+		case err != nil:
+			return nil, err
+		case reply == "":
+			c.began(verb)
+			return []byte(text + "\r\n"), nil
+		}
+		c.count(reply)
+		if err := c.send([]byte(reply + "\r\n")); err != nil {
+			return nil, err
+		}
 	}
+}
+
+// known are the commands that go-smtp knows, or we do.
+var known = []string{
+	"LHLO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "QUIT", "VRFY", "EXPN", "HELP", "HELO", "EHLO", "AUTH", "BDAT", "XFORWARD", "STARTTLS",
+}
+
+// What is answered here. None of it says more than the protocol does.
+const (
+	replyUnknown     = "500 5.5.2 Command unrecognized"
+	replyLineTooLong = "500 5.5.2 Command line too long"
+	replyNotGreeted  = "503 5.5.1 Send LHLO first"
+	replyNeedsTLS    = "451 4.7.0 Must issue a STARTTLS command first" // RFC 3207 §4 has 530, on which an MTA gives the mail up
+	replyNoTLS       = "502 5.5.1 TLS not supported"
+	replyTLS         = "503 5.5.1 Already running in TLS"
+	replyTLSArgument = "501 5.5.4 STARTTLS takes no argument"
+	replyStartTLS    = "220 2.0.0 Ready to start TLS\r\n"
+)
+
+// verbOf returns the command of a line in capitals, "" if it is none that is known. go-smtp wants one blank behind it, if
+// anything.
+func verbOf(text string) string {
+	verb, _, _ := strings.Cut(text, " ")
+	verb = strings.ToUpper(verb)
+	if !slices.Contains(known, verb) {
+		return ""
+	}
+	return verb
+}
+
+// mayBegin returns the reply to a MAIL that comes too early, "" to any other.
+func (c *Conn) mayBegin() string {
+	switch {
+	case c.ungreeted:
+		return replyNotGreeted
+	case c.offer.TLSOnly && !c.secured:
+		return replyNeedsTLS
+	}
+	return ""
+}
+
+// startTLS answers STARTTLS (RFC 3207): from then on everything is encrypted, and what was said before is forgotten. What was
+// pipelined behind the command came unencrypted, from anybody, so it ends the connection.
+func (c *Conn) startTLS(text string) (reply string, err error) {
+	switch {
+	case c.offer.TLS == nil:
+		return replyNoTLS, nil
+	case c.secured:
+		return replyTLS, nil
+	case c.inTransaction():
+		return replyNested, nil
+	case len(text) > len("STARTTLS"):
+		return replyTLSArgument, nil
+	case c.in.Buffered() > 0:
+		return "", c.end(errBeforeTLS)
+	}
+	if err := c.send([]byte(replyStartTLS)); err != nil {
+		return "", err
+	}
+	secure := tls.Server(c.Conn, c.offer.TLS)
+	c.mu.Lock()
+	if c.stopBy.IsZero() {
+		_ = c.SetDeadline(time.Now().Add(handshakeTimeout))
+	}
+	c.mu.Unlock()
+	if err := secure.Handshake(); err != nil { //nolint:noctx // it has a deadline, and Stop ends it
+		return "", c.end(&Error{why: ErrTLS.Error(), cause: fmt.Errorf("%w: %w", ErrTLS, err)})
+	}
+	c.mu.Lock()
+	c.Conn = secure
+	c.mu.Unlock()
+	c.in.Reset(patient{c})
+	c.secured, c.ungreeted, c.origin = true, true, Origin{}
+	return "", c.send(nil)
 }
 
 // line returns the next command line. Half a line, before the peer was gone, is none.
 func (c *Conn) line() ([]byte, error) {
-	if !c.listen() { // what the peer has pipelined counts as not sent
-		return nil, c.end(errStopped)
+	if err := c.listen(); err != nil { // what the peer has pipelined counts as not sent
+		return nil, c.end(err)
 	}
 	line, err := c.in.ReadSlice('\n')
+	c.mu.Lock()
+	c.idleSince = time.Time{}
+	c.mu.Unlock()
 	if err != nil {
 		return nil, c.end(c.cause(err))
-	}
-	if len(line) > maxCommand {
-		return emptyCommand, nil
 	}
 	return line, nil
 }
 
 // listen starts the clock of a command line, unless there are to be no more.
-func (c *Conn) listen() bool {
+func (c *Conn) listen() *Error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.lineBy = time.Now().Add(c.limits.Idle)
-	return c.stopBy.IsZero()
+	switch {
+	case !c.stopBy.IsZero():
+		return errStopped
+	case c.limits.Errors > 0 && c.errors > c.limits.Errors:
+		return errErrors
+	}
+	now := time.Now()
+	c.lineBy = now.Add(c.limits.Idle)
+	if c.transactionBy.IsZero() {
+		c.idleSince = now
+	}
+	return nil
+}
+
+// count notes a reply that says that a command was bad.
+func (c *Conn) count(reply string) {
+	if len(reply) > 2 && reply[:2] == "50" && reply[2] <= '4' {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.errors++
+	}
 }
 
 // began notes which command go-smtp gets to see.
@@ -270,6 +416,9 @@ func (c *Conn) edit(reply []byte) ([]byte, error) {
 		c.verb = ""
 	}
 	agreed := bytes.HasPrefix(reply, []byte("250"))
+	if verb != "" && bytes.HasPrefix(reply, []byte("50")) {
+		c.errors++
+	}
 	switch {
 	case verb == "DATA" && bytes.HasPrefix(reply, []byte("354")):
 		c.phase = mail
@@ -280,18 +429,26 @@ func (c *Conn) edit(reply []byte) ([]byte, error) {
 		c.over()
 	case verb == "LHLO" && agreed:
 		c.over()
+		c.ungreeted = false
 		return c.capability(reply), nil
 	}
 	return reply, nil
 }
 
-// capability edits one line of the reply to LHLO: no CHUNKING, XFORWARD for those who are believed, and SIZE with our number,
+// startTLSOffer is a line of the reply to LHLO.
+const startTLSOffer = "250-STARTTLS\r\n"
+
+// capability edits one line of the reply to LHLO: no CHUNKING, STARTTLS, XFORWARD for those who are believed, and SIZE with our number,
 // since go-smtp's own limit is one byte off and therefore not used.
 func (c *Conn) capability(line []byte) []byte {
 	switch string(line) {
 	case "250-PIPELINING\r\n":
-		if c.believed {
-			return append(slices.Clip(line), xforwardOffer...)
+		line = slices.Clip(line)
+		if c.offer.TLS != nil && !c.secured {
+			line = append(line, startTLSOffer...)
+		}
+		if c.offer.XForward {
+			line = append(line, xforwardOffer...)
 		}
 	case "250-CHUNKING\r\n":
 		return nil

@@ -1,6 +1,9 @@
 package wire
 
-import "net"
+import (
+	"errors"
+	"net"
+)
 
 // Error tells why a connection ended. It matches net.ErrClosed, whatever the reason was: go-smtp then adds no reply of its
 // own.
@@ -16,10 +19,15 @@ var (
 	errIdle        = &Error{why: "peer was silent for too long", reply: "421 4.4.2 Idle for too long, closing connection"}
 	errSlow        = &Error{why: "transaction took too long", reply: "421 4.4.2 Transaction took too long, closing connection"}
 	errRate        = &Error{why: "peer sent less than the least rate", reply: "421 4.4.2 Transfer is too slow, closing connection"}
-	errStopped     = &Error{why: "stopped", reply: "421 4.3.2 Service is shutting down, please try again later"}
+	errStopped     = &Error{why: "stopped", reply: "421 4.3.2 Closing connection, please try again later"}
 	errLineTooLong = &Error{why: "command line too long", reply: "500 5.5.2 Line too long, closing connection"}
+	errErrors      = &Error{why: "too many bad commands", reply: "421 4.7.0 Too many errors, closing connection"}
+	errBeforeTLS   = &Error{why: "commands were sent behind STARTTLS", reply: "501 5.5.4 Commands behind STARTTLS, closing connection"}
 	errChunking    = &Error{why: "BDAT was sent though CHUNKING is not offered", reply: "421 4.5.1 BDAT is not offered, closing connection"}
 )
+
+// ErrTLS is among the causes of an Error when the TLS handshake failed.
+var ErrTLS = errors.New("TLS handshake failed")
 
 // Error says for a log why the connection ended.
 func (e *Error) Error() string {

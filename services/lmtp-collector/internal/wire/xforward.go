@@ -23,17 +23,20 @@ func (c *Conn) Origin() Origin { return c.origin }
 
 // The extension of Postfix's XFORWARD_README: the line in the reply to LHLO, and what a command is answered.
 const (
-	xforwardOffer  = "250-XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE\r\n"
-	xforwardTaken  = "250 2.0.0 OK"
-	xforwardBad    = "501 5.5.4 Bad XFORWARD attribute"
-	xforwardNested = "503 5.5.1 MAIL transaction in progress"
+	xforwardOffer = "250-XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE\r\n"
+	xforwardTaken = "250 2.0.0 OK"
+	xforwardBad   = "501 5.5.4 Bad XFORWARD attribute"
+	replyNested   = "503 5.5.1 MAIL transaction in progress"
 )
 
 // forwarded takes one XFORWARD command and returns the reply. Each adds to those before it. One that is not understood as a
 // whole adds nothing, and the mail comes without it.
 func (c *Conn) forwarded(line string) string {
+	if !c.offer.XForward {
+		return replyUnknown
+	}
 	if c.inTransaction() {
-		return xforwardNested
+		return replyNested
 	}
 	origin := c.origin
 	attributes := strings.Fields(line)[1:]
