@@ -188,12 +188,13 @@ func (b *Broker) tell() {
 	}
 }
 
-// settle makes the broker's new queues durable. RabbitMQ 4.0 keeps what queues there are in Mnesia, which writes its log within
-// two seconds or so: a SIGKILL before that loses a queue that was just made, with every message that was confirmed in it. No
-// publisher can know, and the tests are about what comes after.
+// settle makes the broker's new queues durable. RabbitMQ 4.0 keeps what queues there are in Mnesia, and which log belongs to
+// which quorum queue in a DETS file; both are written some seconds later. A SIGKILL before that loses a queue that was just made,
+// with every message that was confirmed in it: it is gone, or it comes back empty, without a leader, and confirms nothing any
+// more. No publisher can know, and the tests are about what comes after.
 func (b *Broker) settle() {
 	b.t.Helper()
-	b.Ctl("eval", "mnesia:sync_log().")
+	b.Ctl("eval", "mnesia:sync_log(), [dets:sync(Table) || Table <- dets:all()].")
 }
 
 func brokerOptions() Options {
