@@ -74,10 +74,10 @@ tail -1 "$progress"
 # Postfix hands on what it has, and the collector takes it: into its maildir.
 for _ in $(seq 300); do
 	spooled=$(waiting)
-	[ "${spooled:-0}" -lt $((mails / 10)) ] || break
+	[ "${spooled:-0}" -lt $((mails / 50)) ] || break
 	sleep 0.1
 done
-if [ "${spooled:-0}" -lt $((mails / 10)) ]; then
+if [ "${spooled:-0}" -lt $((mails / 50)) ]; then
 	echo "only ${spooled:-0} mails were taken into the maildir" >&2
 	exit 1
 fi
