@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"strings"
@@ -116,4 +117,22 @@ func (c *Client) Deliver(from string, to []string, body []byte) ([]string, error
 func Stuff(body []byte) string {
 	stuffed := bytes.ReplaceAll(append([]byte("\r\n"), body...), []byte("\r\n."), []byte("\r\n.."))
 	return string(stuffed[2:]) + ".\r\n"
+}
+
+// Secure says STARTTLS and makes the connection a TLS one. The session must begin anew, with LHLO.
+func (c *Client) Secure(config *tls.Config) error {
+	reply, err := c.Ask("STARTTLS")
+	switch {
+	case err != nil:
+		return err
+	case !strings.HasPrefix(reply, "220 "):
+		return &RefusedError{Reply: reply}
+	}
+	secure := tls.Client(c.Conn, config)
+	_ = secure.SetDeadline(time.Now().Add(patience))
+	if err := secure.HandshakeContext(context.Background()); err != nil {
+		return err
+	}
+	c.Conn, c.in = secure, bufio.NewReader(secure)
+	return nil
 }

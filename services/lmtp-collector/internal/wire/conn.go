@@ -231,7 +231,9 @@ func (c *Conn) command() ([]byte, error) {
 		case "XFORWARD":
 			reply = c.forwarded(text)
 		case "STARTTLS":
-			reply, err = c.startTLS(text)
+			if reply, err = c.startTLS(text); reply == "" && err == nil {
+				continue
+			}
 		case "MAIL":
 			reply = c.mayBegin()
 			text = c.addressed(text, verb, "FROM:")
@@ -327,7 +329,7 @@ func (c *Conn) startTLS(text string) (reply string, err error) {
 	c.mu.Unlock()
 	c.in.Reset(patient{c})
 	c.secured, c.ungreeted, c.origin = true, true, Origin{}
-	return "", c.send(nil)
+	return "", nil
 }
 
 // line returns the next command line. Half a line, before the peer was gone, is none.
