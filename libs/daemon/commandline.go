@@ -13,14 +13,12 @@ type commandLine struct {
 	command string
 	args    []string // after the command
 	flags   []flagText
-	// own are the flags that were given and belong to one command only.
-	own      []string
-	markdown bool   // config --markdown
-	url      string // healthcheck --url
+	// own are the flags that were given and belong to commands.
+	own []string
 }
 
 // parseLine reads the arguments: flags may stand anywhere, the first other word is the command. The error of -h is pflag.ErrHelp.
-func parseLine(args []string, l *loader) (commandLine, error) {
+func parseLine(args []string, l *loader, commands []command) (commandLine, error) {
 	var line commandLine
 	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -35,8 +33,9 @@ func parseLine(args []string, l *loader) (commandLine, error) {
 			flags.Lookup(s.flag).NoOptDefVal = "true"
 		}
 	}
-	flags.BoolVar(&line.markdown, "markdown", false, "")
-	flags.StringVar(&line.url, "url", "", "")
+	for _, cmd := range commands {
+		flags.AddFlagSet(cmd.flags)
+	}
 
 	err := flags.ParseAll(args, func(f *pflag.Flag, text string) error {
 		s, ok := settings[f.Name]
@@ -83,7 +82,7 @@ func (line commandLine) choose(commands []command) (command, string) {
 		return command{}, quote(line.command) + " is no command" + suggestion(line.command, known) + " (-h shows what there is)"
 	}
 	for _, flag := range line.own {
-		if flag != chosen.flag {
+		if chosen.flags.Lookup(flag) == nil {
 			return command{}, fmt.Sprintf("--%s is for another command (-h shows which)", flag)
 		}
 	}

@@ -249,6 +249,10 @@ func TestRefusals(t *testing.T) {
 			name: "another command's flag", args: []string{"--url=http://localhost"},
 			want: []string{`--url is for another command (-h shows which)`},
 		},
+		{
+			name: "a flag of the service's command", args: []string{"config", "--upper"},
+			want: []string{`--upper is for another command (-h shows which)`},
+		},
 
 		{
 			name: "all at once", args: []string{"-p", "x"}, env: []string{"AMQP_PORT=x", "AMQP_NONE=x", "LMTP_LISTEN="},
@@ -459,7 +463,7 @@ func TestHelpNamesEverySetting(t *testing.T) {
 			t.Errorf("a default secret shows in\n%s", text)
 		}
 	}
-	for _, want := range []string{"A service for tests.", " type: ", "healthcheck [--url URL]", "show [ARGUMENT…]", "Exit codes: 0 a clean stop"} {
+	for _, want := range []string{"A service for tests.", " type: ", "healthcheck [--url URL]", "show [--upper] [ARGUMENT…]", "Exit codes: 0 a clean stop"} {
 		if !strings.Contains(help, want) {
 			t.Errorf("%q is missing in\n%s", want, help)
 		}
@@ -480,9 +484,13 @@ func TestHelpNamesEverySetting(t *testing.T) {
 }
 
 func TestCommandGetsItsArguments(t *testing.T) {
-	code, stdout, stderr := run(t, []string{"show", "a", "-v", "b"}, []string{"AMQP_HOST=x"})
-	if want := `{"args":["a","b"],"host":["x"],"level":"debug"}` + "\n"; code != daemon.ExitOK || stdout != want {
+	code, stdout, stderr := run(t, []string{"show", "a", "-v", "--upper", "b"}, []string{"AMQP_HOST=x"})
+	if want := `{"args":["A","B"],"host":["x"],"level":"debug"}` + "\n"; code != daemon.ExitOK || stdout != want {
 		t.Errorf("exit code %d, stdout %s, want %s, stderr %s", code, stdout, want, stderr)
+	}
+	code, stdout, _ = run(t, []string{"show", "-h"}, []string{"AMQP_PORT=broken"})
+	if want := "trap show [--upper] [ARGUMENT…]: show the configuration to a test\n\n      --upper   in capitals\n"; code != daemon.ExitOK || !strings.HasPrefix(stdout, want) {
+		t.Errorf("exit code %d, help\n%s", code, stdout)
 	}
 	if code, stdout, _ := run(t, []string{"show"}, []string{"AMQP_PORT=x"}); code != daemon.ExitRefused || stdout != "" {
 		t.Errorf("with a broken configuration: exit code %d, stdout %s", code, stdout)

@@ -44,6 +44,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"github.com/spf13/pflag"
 )
 
 // The exit codes of Main; a Command returns one of the first three.
@@ -79,8 +80,13 @@ type Command[C any] struct {
 	Name string
 	// About is a phrase for -h.
 	About string
-	// Run does it and returns the exit code. args are the arguments after the name, less the flags, which are in cfg
-	// already. The context ends at the first SIGINT or SIGTERM.
+	// Usage tells in -h what may follow the name: "[--count N] PATH…".
+	Usage string
+	// Flags adds the flags that only this command has; nil: there are none. No other command, and no setting, may have one of
+	// the same name.
+	Flags func(*pflag.FlagSet)
+	// Run does it and returns the exit code. args are the arguments after the name, less the flags: those of settings are in
+	// cfg already, those of Flags in the variables that were given there. The context ends at the first SIGINT or SIGTERM.
 	Run func(ctx context.Context, p Process, cfg C, args []string) int
 }
 

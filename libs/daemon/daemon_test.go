@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/pflag"
 	"go.uber.org/goleak"
 
 	"spamtraps.internal/libs/daemon"
@@ -94,15 +95,27 @@ func defaults() trapConfig {
 func service(run func(context.Context, *daemon.Daemon, trapConfig) error) daemon.Service[trapConfig] {
 	return daemon.Service[trapConfig]{
 		Name: "trap", About: "A service for tests.", Defaults: defaults, Prefixes: []string{"MAILDIR"}, Run: run,
-		Commands: []daemon.Command[trapConfig]{{Name: "show", About: "show the configuration to a test", Run: show}},
+		Commands: []daemon.Command[trapConfig]{showCommand()},
 	}
 }
 
-func show(_ context.Context, p daemon.Process, cfg trapConfig, args []string) int {
-	if err := json.NewEncoder(p.Stdout).Encode(map[string]any{"args": args, "host": cfg.Broker.Host, "level": cfg.LogLevel}); err != nil {
-		return daemon.ExitFailed
+func showCommand() daemon.Command[trapConfig] {
+	var upper bool
+	return daemon.Command[trapConfig]{
+		Name: "show", About: "show the configuration to a test", Usage: "[--upper] [ARGUMENT…]",
+		Flags: func(flags *pflag.FlagSet) { flags.BoolVar(&upper, "upper", false, "in capitals") },
+		Run: func(_ context.Context, p daemon.Process, cfg trapConfig, args []string) int {
+			if upper {
+				for i, arg := range args {
+					args[i] = strings.ToUpper(arg)
+				}
+			}
+			if err := json.NewEncoder(p.Stdout).Encode(map[string]any{"args": args, "host": cfg.Broker.Host, "level": cfg.LogLevel}); err != nil {
+				return daemon.ExitFailed
+			}
+			return daemon.ExitOK
+		},
 	}
-	return daemon.ExitOK
 }
 
 // console is a stream that can be read while it is written.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -17,14 +18,14 @@ import (
 //	func main() { os.Exit(daemon.Main(service, daemon.OSProcess())) }
 func Main[C any](svc Service[C], p Process) int {
 	prog := newProgram(svc, p)
-	line, err := parseLine(p.Args, prog.loader)
+	line, err := parseLine(p.Args, prog.loader, prog.commands)
 	if errors.Is(err, pflag.ErrHelp) {
-		return prog.help(line)
+		return prog.helpFor(p.Args)
 	}
 	if err != nil {
 		return prog.refuse(err.Error())
 	}
-	cmd, problem := line.choose(prog.commands())
+	cmd, problem := line.choose(prog.commands)
 	if problem != "" {
 		return prog.refuse(problem)
 	}
@@ -38,6 +39,10 @@ type program[C any] struct {
 	cfg    C
 	common *Common // of cfg
 	loader *loader // into cfg
+
+	commands []command
+	markdown bool   // config --markdown
+	url      string // healthcheck --url
 }
 
 func newProgram[C any](svc Service[C], p Process) *program[C] {
@@ -49,29 +54,46 @@ func newProgram[C any](svc Service[C], p Process) *program[C] {
 	prog.common = embeds.common()
 	prog.common.fillDefaults()
 	prog.loader = newLoader(&prog.cfg, svc.Prefixes)
+	prog.commands = prog.allCommands()
 	return prog
 }
 
 // command is a word of the command line; the one without a name runs the service.
 type command struct {
 	name, about string
-	flag        string // a flag that only this command has
+	usage       string         // what may follow the name
+	flags       *pflag.FlagSet // that only this command has
 	takesArgs   bool
 	run         func(commandLine) int
 }
 
-func (prog *program[C]) commands() []command {
+func (prog *program[C]) allCommands() []command {
 	list := []command{
 		{name: "", run: prog.serve},
-		{name: "config", flag: "markdown", run: prog.config, about: "show the effective configuration and where each value comes from"},
-		{name: "healthcheck", flag: "url", run: prog.healthcheck, about: "ask the running service for its /readyz; 0 is ready, 1 is not"},
+		{name: "config", usage: "[--markdown]", run: prog.config, about: "show the effective configuration and where each value comes from"},
+		{name: "healthcheck", usage: "[--url URL]", run: prog.healthcheck, about: "ask the running service for its /readyz; 0 is ready, 1 is not"},
 		{name: "version", run: prog.version, about: "show the version"},
 		{name: "help", run: prog.help, about: "show this"},
 	}
+	for i := range list {
+		list[i].flags = newFlags()
+	}
+	list[1].flags.BoolVar(&prog.markdown, "markdown", false, "")
+	list[2].flags.StringVar(&prog.url, "url", "", "")
 	for _, cmd := range prog.svc.Commands {
-		list = append(list, command{name: cmd.Name, about: cmd.About, takesArgs: true, run: prog.custom(cmd)})
+		own := command{name: cmd.Name, about: cmd.About, usage: cmd.Usage, takesArgs: true, flags: newFlags(), run: prog.custom(cmd)}
+		if cmd.Flags != nil {
+			cmd.Flags(own.flags)
+		}
+		list = append(list, own)
 	}
 	return list
+}
+
+func newFlags() *pflag.FlagSet {
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	flags.SortFlags = false
+	return flags
 }
 
 // configured calls run with the configuration loaded, or refuses what is wrong with it.
@@ -83,7 +105,7 @@ func (prog *program[C]) configured(line commandLine, run func() int) int {
 }
 
 func (prog *program[C]) config(line commandLine) int {
-	if line.markdown { // the defaults of the documentation are nobody's settings
+	if prog.markdown { // the defaults of the documentation are nobody's settings
 		printMarkdown(prog.p.Stdout, prog.loader.sections)
 		return ExitOK
 	}
@@ -96,7 +118,7 @@ func (prog *program[C]) config(line commandLine) int {
 // healthcheck leaves it to the service itself to say what is wrong with the configuration.
 func (prog *program[C]) healthcheck(line commandLine) int {
 	prog.loader.load(prog.common, prog.p.Env, line.flags)
-	url := line.url
+	url := prog.url
 	if url == "" {
 		url = readyURL(prog.common.AdminAddr)
 	}
@@ -109,8 +131,19 @@ func (prog *program[C]) version(commandLine) int {
 }
 
 func (prog *program[C]) help(commandLine) int {
-	printHelp(prog.p.Stdout, prog.svc.Name, prog.svc.About, prog.commands(), prog.loader.sections)
+	printHelp(prog.p.Stdout, prog.svc.Name, prog.svc.About, prog.commands, prog.loader.sections)
 	return ExitOK
+}
+
+// helpFor shows the help of the command with flags of its own that the arguments name, else everything.
+func (prog *program[C]) helpFor(args []string) int {
+	for _, cmd := range prog.commands {
+		if cmd.takesArgs && slices.Contains(args, cmd.name) {
+			cmd.printHelp(prog.p.Stdout, prog.svc.Name)
+			return ExitOK
+		}
+	}
+	return prog.help(commandLine{})
 }
 
 func (prog *program[C]) custom(cmd Command[C]) func(commandLine) int {

@@ -57,7 +57,7 @@ func printHelp(out io.Writer, name, about string, commands []command, sections [
 	fmt.Fprintf(out, "%s: %s\n\nUsage: %s [flags] [command]\n\nWithout a command it runs until SIGTERM or SIGINT. Commands:\n\n", name, about, name)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, cmd := range commands[1:] {
-		fmt.Fprintf(table, "  %s\t%s\n", cmd.usage(), cmd.about)
+		fmt.Fprintf(table, "  %s\t%s\n", cmd.line(), cmd.about)
 	}
 	fmt.Fprintf(table, "\nSettings, as flag, variable, default and meaning. Flag > variable > feed file (amqp.port for AMQP_PORT) > default.\n")
 	for _, sec := range sections {
@@ -73,17 +73,15 @@ func printHelp(out io.Writer, name, about string, commands []command, sections [
 const exitCodes = "Exit codes: 0 a clean stop, 1 failed while running, 2 configuration or command line refused, " +
 	"3 not stopped within SHUTDOWN_TIMEOUT."
 
-func (c command) usage() string {
-	switch {
-	case c.flag == "url":
-		return c.name + " [--url URL]"
-	case c.flag != "":
-		return c.name + " [--" + c.flag + "]"
-	case c.takesArgs:
-		return c.name + " [ARGUMENT…]"
-	default:
-		return c.name
+func (c command) line() string { return strings.TrimSpace(c.name + " " + c.usage) }
+
+// printHelp shows one command with its flags.
+func (c command) printHelp(out io.Writer, service string) {
+	fmt.Fprintf(out, "%s %s: %s\n", service, c.line(), c.about)
+	if flags := c.flags.FlagUsages(); flags != "" {
+		fmt.Fprintf(out, "\n%s", flags)
 	}
+	fmt.Fprintf(out, "\nThe settings of the service hold as well: %s -h shows them.\n", service)
 }
 
 // printMarkdown prints the tables of docs/config.md.
