@@ -489,7 +489,7 @@ func TestCommandGetsItsArguments(t *testing.T) {
 		t.Errorf("exit code %d, stdout %s, want %s, stderr %s", code, stdout, want, stderr)
 	}
 	code, stdout, _ = run(t, []string{"show", "-h"}, []string{"AMQP_PORT=broken"})
-	if want := "trap show [--upper] [ARGUMENT…]: show the configuration to a test\n\n      --upper   in capitals\n"; code != daemon.ExitOK || !strings.HasPrefix(stdout, want) {
+	if want := "trap show [--upper] [ARGUMENT…]: show the configuration to a test\n\n      --upper[=true|false]   in capitals\n"; code != daemon.ExitOK || !strings.HasPrefix(stdout, want) {
 		t.Errorf("exit code %d, help\n%s", code, stdout)
 	}
 	if code, stdout, _ := run(t, []string{"show"}, []string{"AMQP_PORT=x"}); code != daemon.ExitRefused || stdout != "" {
