@@ -24,7 +24,7 @@ import (
 // impatient makes Postfix try again within seconds; an installation has minutes. Nobody answers for the names of test clients.
 var impatient = []string{
 	"POSTFIX_HOSTNAME=mx.trap.example", "POSTFIX_smtpd_peername_lookup=no",
-	"POSTFIX_queue_run_delay=1s", "POSTFIX_minimal_backoff_time=1s", "POSTFIX_maximal_backoff_time=1s",
+	"POSTFIX_queue_run_delay=1s", "POSTFIX_minimal_backoff_time=1s", "POSTFIX_maximal_backoff_time=1s", "POSTFIX_transport_retry_time=1s",
 }
 
 // trap is a Postfix in front of an LMTP server of the test's own.

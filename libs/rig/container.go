@@ -107,7 +107,7 @@ func tryStart(name, owner, image string, o Options) error {
 func remove(t testing.TB, name string) {
 	t.Helper()
 	if t.Failed() {
-		if tail, err := docker("logs", "--tail", "40", name); err == nil {
+		if tail, err := docker("logs", "--tail", "200", name); err == nil {
 			t.Logf("last lines of %s:\n%s", name, tail)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"spamtraps.internal/libs/amqp"
 	"spamtraps.internal/libs/daemon"
+	"spamtraps.internal/lmtp-collector/internal/command"
 	"spamtraps.internal/lmtp-collector/internal/config"
 	"spamtraps.internal/lmtp-collector/internal/lmtp"
 	"spamtraps.internal/lmtp-collector/internal/maildir"
@@ -21,6 +22,7 @@ var service = daemon.Service[config.Config]{
 	Defaults: config.Defaults,
 	Prefixes: []string{"MAILDIR"},
 	Run:      run,
+	Commands: []daemon.Command[config.Config]{command.Spool()},
 }
 
 func main() { os.Exit(daemon.Main(service, daemon.OSProcess())) }

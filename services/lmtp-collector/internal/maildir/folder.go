@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sync"
 	"syscall"
 	"time"
@@ -108,6 +109,9 @@ func (b *bucket) isCurrent(name string) bool {
 func bucketName(at time.Time) string {
 	return at.UTC().Format("20060102T150405.000000") + "-" + random()
 }
+
+// bucketPattern is how bucket names look.
+var bucketPattern = regexp.MustCompile(`^\d{8}T\d{6}\.\d{6}-[0-9a-f]{16}$`)
 
 // write makes a file of its own and fsyncs it when it must last. On an error nothing is left of it. A failed fsync is never tried
 // again: the kernel may have dropped what it could not write, and would then say that all is well.

@@ -48,10 +48,15 @@ func (m *Maildir) load(w Waiting) (*Record, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != record.digest() {
+	if digestOf(body) != record.digest() {
 		return nil, nil, ErrDamaged
 	}
 	return record, body, nil
+}
+
+func digestOf(body []byte) string {
+	sum := sha256.Sum256(body)
+	return hex.EncodeToString(sum[:])
 }
 
 func (m *Maildir) envelopeOf(w Waiting) string {

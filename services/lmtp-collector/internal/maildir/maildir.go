@@ -166,6 +166,7 @@ func (m *Maildir) Run(ctx context.Context) error {
 	for {
 		m.dropCopies(ctx)
 		m.queue.findOldest(m)
+		m.countAside()
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

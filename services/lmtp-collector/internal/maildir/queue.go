@@ -37,6 +37,8 @@ type queue struct {
 	unknown  int64
 	oldest   time.Time
 	wake     chan struct{} // has room for one word: there may be something
+
+	asideAsOf time.Time // when the folder of what was set aside had changed, as of the last count; only Run uses it
 }
 
 func newQueue() queue {
@@ -236,16 +238,28 @@ func (m *Maildir) countAll(ctx context.Context) {
 			m.queue.mu.Unlock()
 		}
 	}
-	if names, err := listFolder(m.path(asideFolder)); err == nil {
-		n := 0
-		for _, name := range names {
-			if _, isEnvelope := cut(name, envelopeSuffix); isEnvelope {
-				n++
-			}
-		}
-		m.queue.asideBy(int64(n))
-	}
 	m.copies.count(ctx, m.path(doneFolder))
+}
+
+// countAside counts what was set aside, when that has changed: `spool retry` is another process.
+func (m *Maildir) countAside() {
+	info, err := os.Stat(m.path(asideFolder))
+	if err != nil || info.ModTime().Equal(m.queue.asideAsOf) {
+		return
+	}
+	names, err := listFolder(m.path(asideFolder))
+	if err != nil {
+		return
+	}
+	n := int64(0)
+	for _, name := range names {
+		if _, isEnvelope := cut(name, envelopeSuffix); isEnvelope {
+			n++
+		}
+	}
+	m.queue.mu.Lock()
+	defer m.queue.mu.Unlock()
+	m.queue.aside, m.queue.asideAsOf = n, info.ModTime()
 }
 
 // listFolder returns the names in a folder, sorted.

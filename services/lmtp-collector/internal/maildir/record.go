@@ -114,3 +114,8 @@ func (r *Record) digest() string {
 	digest, _ := r.Headers["sha256"].(string)
 	return digest
 }
+
+// Envelope returns what is known of the mail, as it was before it was made into headers.
+func (r *Record) Envelope() (*envelope.Envelope, error) {
+	return envelope.Parse(&amqp091.Delivery{MessageId: r.MessageID, AppId: r.App, Headers: r.Headers})
+}

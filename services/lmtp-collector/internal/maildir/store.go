@@ -154,6 +154,9 @@ func (m *Maildir) sweep() error {
 		return err
 	}
 	for _, entry := range entries {
+		if err := m.sweepBucket(entry); err != nil {
+			return err
+		}
 		name, suffix := cutSuffix(entry.Name())
 		if _, _, ours := parseName(name); !ours {
 			continue
@@ -175,6 +178,18 @@ func (m *Maildir) sweep() error {
 		}
 	}
 	return nil
+}
+
+// sweepBucket removes a bucket that Retry had begun; one that is young may still be somebody's.
+func (m *Maildir) sweepBucket(entry fs.DirEntry) error {
+	if !entry.IsDir() || !bucketPattern.MatchString(entry.Name()) {
+		return nil
+	}
+	info, err := entry.Info()
+	if err != nil || time.Since(info.ModTime()) < time.Hour {
+		return nil //nolint:nilerr // it has just left
+	}
+	return os.RemoveAll(m.path(tmpFolder, entry.Name()))
 }
 
 // cutSuffix tells what a file of ours is, by the end of its name.
