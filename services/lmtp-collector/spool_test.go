@@ -7,7 +7,10 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -16,6 +19,7 @@ import (
 
 	"spamtraps.internal/libs/daemon"
 	"spamtraps.internal/libs/rig"
+	"spamtraps.internal/lmtp-collector/internal/maildir"
 )
 
 // window is how many mails may be in flight, so how many copies one fault may make.
@@ -287,10 +291,137 @@ func TestMailThatNeverPassesIsSetAside(t *testing.T) {
 	if _, text := collector.log.readiness(t); !strings.Contains(text, "2 set aside") {
 		t.Errorf("/readyz does not tell of the mails that were set aside: %s", text)
 	}
+
+	// Somebody has the broker take larger mails, and what was set aside tried again, while the collector runs.
+	broker.Ctl("eval", "persistent_term:put(max_message_size, 1000000).")
+	broker.Ctl("close_all_connections", "the limit has changed")
+	if out := subcommand(t, env, daemon.ExitOK, "spool", "retry", "aside"); !strings.Contains(out, "2 mails wait for the broker again\n") {
+		t.Errorf("spool retry says %q", out)
+	}
+	awaitEmpty(t, path)
+	from = nil
+	for _, m := range drain(t, broker) {
+		if len(m.body) != 200_002 {
+			t.Errorf("the mail of %s has %d bytes", m.LMTP.MailFrom, len(m.body))
+		}
+		from = append(from, m.LMTP.MailFrom)
+	}
+	slices.Sort(from)
+	if want := []string{"large-1@x.example", "large-2@x.example"}; !slices.Equal(slices.Compact(from), want) {
+		t.Errorf("%q arrived after the retry, want %q", from, want)
+	}
+	rig.Eventually(t, 20*time.Second, "/readyz knows that nothing is set aside any more", func() bool {
+		_, text := collector.log.readiness(t)
+		return strings.Contains(text, "spool: nothing waiting\n")
+	})
 	collector.terminate(t)
 	if code := collector.exit(); code != daemon.ExitOK {
 		t.Errorf("exit code %d", code)
 	}
+}
+
+// subcommand runs a subcommand to its end, and returns what it says on stdout and then on stderr.
+func subcommand(t testing.TB, env []string, code int, args ...string) string {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = env, &stdout, &stderr
+	_ = cmd.Run() // the exit code says it
+	if got := cmd.ProcessState.ExitCode(); got != code {
+		t.Errorf("%q: exit code %d, want %d: %s%s", args, got, code, &stdout, &stderr)
+	}
+	return stdout.String() + stderr.String()
+}
+
+// What waits is listed, shown and copied out, beside the collector and without the lock, and nothing in it reaches the terminal as more
+// than text.
+func TestSpoolCommand(t *testing.T) {
+	process, env, path := spooler(t)
+	c, err := hello(socketOf(env))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	bodies := map[string][]byte{
+		"a@x.example":               content(1),
+		"\"\xc2\x9b31m\xff\"@x.example": []byte("a C1 control in the envelope\r\n\x00\xff\r\n"),
+		"":                          {},
+	}
+	for from, body := range bodies {
+		replies, err := c.Deliver(from, []string{"b@y.example", "c@y.example"}, body)
+		if err != nil || !strings.HasPrefix(replies[0], "250 ") {
+			t.Fatalf("%q, %v", replies, err)
+		}
+	}
+	list := subcommand(t, env, daemon.ExitOK, "spool")
+	names := regexp.MustCompile(`\d{10}\.M\S+,S=\d+`).FindAllString(list, -1)
+	if len(names) != len(bodies) || strings.Contains(list, "\u009b") || strings.Count(list, "> b@y.example and 1 more\n") != len(bodies) {
+		t.Errorf("spool lists %q", list)
+	}
+	if !strings.Contains(list, "\nwaiting: 3 mails, ") && !strings.HasPrefix(list, "waiting: 3 mails, ") {
+		t.Errorf("spool does not sum up: %q", list)
+	}
+	folder := filepath.Join(t.TempDir(), "copy")
+	subcommand(t, env, daemon.ExitOK, "spool", "export", folder)
+	for _, name := range names {
+		shown := subcommand(t, env, daemon.ExitOK, "spool", "show", name)
+		if strings.Contains(shown, "\u009b") || !strings.Contains(shown, `"message_id": "lmtp-`) || !strings.Contains(shown, "the mail is there") {
+			t.Errorf("spool show: %q", shown)
+		}
+		record, err := maildir.Decode(readFile(t, filepath.Join(folder, name+".json")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		known, err := record.Envelope()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := bodies[known.LMTP.MailFrom]
+		if got := readFile(t, filepath.Join(folder, name+".eml")); !bytes.Equal(got, want) {
+			t.Errorf("the copy of the mail of %q is %q, want %q", known.LMTP.MailFrom, got, want)
+		}
+		if out := subcommand(t, env, daemon.ExitOK, "spool", "export", "-", name); out != string(want) {
+			t.Errorf("on stdout the mail of %q is %q, want %q", known.LMTP.MailFrom, out, want)
+		}
+	}
+	process.kill(t)
+
+	for _, wrong := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"spool", "delete"}, daemon.ExitRefused, "can list, show, retry and export"},
+		{[]string{"spool", "show"}, daemon.ExitRefused, "the name of one mail"},
+		{[]string{"spool", "show", "nothing"}, daemon.ExitFailed, "no mail of the name nothing is in " + path},
+		{[]string{"spool", "retry"}, daemon.ExitRefused, "those that wait are tried by themselves"},
+		{[]string{"spool", "retry", names[0]}, daemon.ExitFailed, "it is waiting, not set aside"},
+		{[]string{"spool", "export"}, daemon.ExitRefused, "takes a folder"},
+		{[]string{"spool", "export", folder}, daemon.ExitFailed, "file exists"},
+	} {
+		if out := subcommand(t, env, wrong.code, wrong.args...); !strings.Contains(out, wrong.want) {
+			t.Errorf("%q says %q, want %q", wrong.args, out, wrong.want)
+		}
+	}
+	if waiting(t, path) != len(bodies) {
+		t.Error("spool has taken mails away")
+	}
+	// A mail that somebody has changed is named, and copied nevertheless.
+	if err := os.WriteFile(filepath.Join(path, "new", names[0]), []byte("changed"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := subcommand(t, env, daemon.ExitFailed, "spool", "export", t.TempDir()); !strings.Contains(out, names[0]+": the mail is not the one that was stored") {
+		t.Errorf("a changed mail: %q", out)
+	}
+}
+
+func readFile(t testing.TB, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 // A mail whose confirm does not come before the end goes into the maildir, and is answered 250.

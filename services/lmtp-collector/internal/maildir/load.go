@@ -36,7 +36,7 @@ func (m *Maildir) load(w Waiting) (*Record, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	record, err := decode(data)
+	record, err := Decode(data)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -269,7 +269,7 @@ func (m *Maildir) asideRecord(w Waiting, why string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	record, err := decode(data)
+	record, err := Decode(data)
 	if err != nil {
 		return data, nil //nolint:nilerr // it is what is wrong with the mail
 	}

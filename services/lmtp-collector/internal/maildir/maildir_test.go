@@ -575,7 +575,7 @@ func TestEnvelopeFile(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	again, err := decode(want)
+	again, err := Decode(want)
 	if err != nil || !reflect.DeepEqual(again, record) {
 		t.Errorf("read back: %#v, %v, want %#v", again, err, record)
 	}
@@ -591,7 +591,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"version":1,"message_id":"x","headers":{"a":[1,"b",true,[2]]}}`))
 	f.Add([]byte(`{"version":9223372036854775808}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		record, err := decode(data)
+		record, err := Decode(data)
 		if err != nil {
 			return
 		}
@@ -599,7 +599,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return // a time out of JSON's range
 		}
-		again, err := decode(written)
+		again, err := Decode(written)
 		if err != nil {
 			t.Fatalf("%s is written as %s: %v", data, written, err)
 		}

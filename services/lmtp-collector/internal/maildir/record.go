@@ -44,9 +44,9 @@ func (r *Record) encode() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// decode reads a record back. Its error matches ErrVersion when the file is of a newer version, and ErrDamaged when it is no
+// Decode reads an envelope file back. Its error matches ErrVersion when the file is of a newer version, and ErrDamaged when it is no
 // envelope at all.
-func decode(data []byte) (*Record, error) {
+func Decode(data []byte) (*Record, error) {
 	var version struct {
 		Version int `json:"version"`
 	}

@@ -104,7 +104,7 @@ func read(folder, file string, state State) (e Entry, there bool) {
 		return Entry{}, false
 	}
 	if err == nil {
-		e.Record, err = decode(data)
+		e.Record, err = Decode(data)
 	}
 	e.Err = err
 	return e, true
