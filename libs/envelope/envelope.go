@@ -21,6 +21,9 @@ const (
 	Type        = "mail"
 )
 
+// HeaderReplayed is the header that marks a mail which somebody has fed in again.
+const HeaderReplayed = "replayed"
+
 // Caps on what a message carries. They keep the header table far below an AMQP frame: one that does not fit in a frame makes
 // the broker close the whole connection, with everybody's mail on it.
 const (
@@ -52,6 +55,7 @@ type Envelope struct {
 	ReceivedAt    time.Time // when the collector had the whole mail. All times are kept to the millisecond, in UTC
 	MTAReceivedAt time.Time // when the MTA took the mail: earlier by as long as it waited in the MTA's queue
 	MailID        string    // MailID: the same for all messages that one mail was cut into
+	Replayed      bool      // somebody has fed the mail in again, out of a backup or an archive; written when it is so
 
 	// At most one of the two is set: the way that the mail came. Neither, when all that is known of it is its bytes.
 	LMTP *LMTP
@@ -149,6 +153,9 @@ func (e *Envelope) headers() amqp091.Table {
 	t.text("mail_id", e.MailID)
 	t.time("received_at", e.ReceivedAt)
 	t.time("mta_received_at", e.MTAReceivedAt)
+	if e.Replayed {
+		t.headers[HeaderReplayed] = true
+	}
 	if e.LMTP != nil {
 		e.LMTP.fill(&t)
 	}

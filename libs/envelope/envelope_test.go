@@ -74,7 +74,12 @@ func samples() map[string]*envelope.Envelope {
 		Flags: []string{`\Recent`, "$Junk"}, InternalDate: time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC),
 	}
 
-	all := map[string]*envelope.Envelope{"lmtp": lmtp, "null-sender": null, "hostile": hostile, "recipients": many, "imap": imap}
+	file := sample()
+	file.Replayed = true
+
+	all := map[string]*envelope.Envelope{
+		"lmtp": lmtp, "null-sender": null, "hostile": hostile, "recipients": many, "imap": imap, "file": file,
+	}
 	for _, e := range all {
 		setMessageID(e)
 	}
@@ -98,6 +103,8 @@ func setMessageID(e *envelope.Envelope) {
 		e.MessageID = envelope.LMTPMessageID(e.LMTP.QueueID, e.SHA256, e.LMTP.MailFrom, e.LMTP.RcptTo)
 	case e.IMAP != nil:
 		e.MessageID = envelope.IMAPMessageID(e.IMAP.Mailbox, e.IMAP.Folder, e.IMAP.UIDValidity, e.IMAP.UID)
+	default:
+		e.MessageID = envelope.ReplayMessageID(e.SHA256)
 	}
 }
 

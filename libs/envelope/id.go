@@ -23,6 +23,12 @@ func IMAPMessageID(account, folder string, uidValidity, uid uint32) string {
 	return "imap-" + hash([]string{account, folder, decimal(uidValidity), decimal(uid)})
 }
 
+// ReplayMessageID returns the message id of a mail of which nothing but its bytes is known, because it comes out of somebody's archive:
+// "replay-" and the hash of the content's sha256 in hex. So the same mail out of two archives has one id.
+func ReplayMessageID(sha256hex string) string {
+	return "replay-" + hash([]string{sha256hex})
+}
+
 // MailID returns the id that all messages share which one mail was cut into: "mail-" and the hash of the MTA's queue id (or
 // "") and the content's sha256 in hex.
 func MailID(queueID, sha256hex string) string {

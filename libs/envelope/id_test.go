@@ -15,6 +15,8 @@ func TestIDsNeverChange(t *testing.T) {
 		"lmtp-9c7df0d787b8b804a796b71f23e26b547a11382730250e18e9b4991dce22dfa6": envelope.LMTPMessageID("4QhX2", "beef", "a@b.", []string{"z@y.zz", "x@y.zz"}),
 		// printf '7:gmail-15:INBOX10:42949672951:7' | sha256sum
 		"imap-e56e20edc1592b800b772318eafb05143dbccfa93a9d275f1886e65d298b6a8e": envelope.IMAPMessageID("gmail-1", "INBOX", 4294967295, 7),
+		// printf '4:beef' | sha256sum
+		"replay-781eb6e2924e0668685ef760af1fb8502254565accef06fa03b1722c1cd77135": envelope.ReplayMessageID("beef"),
 		// printf '5:4QhX24:beef' | sha256sum
 		"mail-42eb567a542c0fd4fcef15ed32941d5da8db3e7bf48c78dca53f5c1a6c7fc883": envelope.MailID("4QhX2", "beef"),
 	} {

@@ -34,6 +34,7 @@ func Parse(d *amqp091.Delivery) (*Envelope, error) {
 		ReceivedAt:    f.time("received_at"),
 		MTAReceivedAt: f.time("mta_received_at"),
 		MailID:        f.text("mail_id"),
+		Replayed:      f.boolean(HeaderReplayed),
 		LMTP:          f.lmtp(),
 		IMAP:          f.imap(),
 	}
