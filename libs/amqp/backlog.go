@@ -56,7 +56,7 @@ func (p *Publisher) lookAtBacklog(s *session, ask *scratch, seen *backlog) error
 	if s.cfg.Queue == "" {
 		return nil
 	}
-	found, err := s.depth(ask)
+	found, err := s.lookUp(ask, s.cfg.Queue)
 	switch {
 	case answered(err, amqp091.NotFound):
 		return p.bind(s) // somebody has deleted it

@@ -66,6 +66,14 @@ func Defaults() Config {
 	}
 }
 
+// ToQueue returns the same configuration, but for publishing into one queue alone, whatever the exchange is bound to: through the default
+// exchange (AMQP 0-9-1 §3.1.3.1). The queue must exist; nothing is declared. The user needs the right to write to the default exchange, which
+// RabbitMQ calls amq.default.
+func (c Config) ToQueue(name string) Config {
+	c.Exchange, c.RoutingKey, c.Queue = "", name, ""
+	return c
+}
+
 // maxShortString is the longest string that AMQP can carry as a name or a property (AMQP 0-9-1 §4.2.5.3), in bytes.
 const maxShortString = 255
 

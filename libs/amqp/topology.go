@@ -42,6 +42,10 @@ func answered(err error, code int) bool {
 func (s *session) topology() (forbidden error, err error) {
 	ask := &scratch{conn: s.conn}
 	defer ask.close()
+	if s.cfg.Exchange == "" { // the default one, which is bound to each queue by that queue's name
+		_, err := s.lookUp(ask, s.cfg.RoutingKey)
+		return nil, s.topologyFault(fmt.Sprintf("look up queue %q", s.cfg.RoutingKey), "", err)
+	}
 	if err := s.exchange(ask); err != nil {
 		return nil, err
 	}
@@ -77,7 +81,7 @@ func (s *session) exchange(ask *scratch) error {
 
 func (s *session) queue(ask *scratch) error {
 	name := s.cfg.Queue
-	_, err := s.depth(ask)
+	_, err := s.lookUp(ask, name)
 	if !answered(err, amqp091.NotFound) {
 		return s.topologyFault(fmt.Sprintf("look up queue %q", name), "", err)
 	}
@@ -89,11 +93,11 @@ func (s *session) queue(ask *scratch) error {
 		fmt.Sprintf("user %q lacks the right to configure it", s.broker.user), err)
 }
 
-// depth asks for the number of messages and consumers of the backlog queue.
-func (s *session) depth(ask *scratch) (amqp091.Queue, error) {
+// lookUp asks for a queue's number of messages and consumers.
+func (s *session) lookUp(ask *scratch, name string) (amqp091.Queue, error) {
 	var found amqp091.Queue
 	err := ask.do(func(ch *amqp091.Channel) (err error) {
-		found, err = ch.QueueDeclarePassive(s.cfg.Queue, true, false, false, false, nil)
+		found, err = ch.QueueDeclarePassive(name, true, false, false, false, nil)
 		return err
 	})
 	return found, err

@@ -143,6 +143,27 @@ func TestMissingRights(t *testing.T) {
 	}
 }
 
+// What goes to one queue goes nowhere else, and makes nothing.
+func TestToQueue(t *testing.T) {
+	b := rig.SharedBroker(t)
+	p := run(t, settings(b.URL()).ToQueue("analyst"))
+	refused(t, p, `cannot look up queue "analyst": NOT_FOUND - no queue 'analyst' in vhost '`+b.VHost+`'`)
+	admin(t, b, func(ch *amqp091.Channel) error {
+		_, err := ch.QueueDeclare("analyst", true, false, false, false, nil)
+		return err
+	})
+	p.waitReady(testPatience)
+	if err := p.Publish(t.Context(), message("a", 10)); err != nil {
+		t.Fatal(err)
+	}
+	if copies := amqptest.Queue(b.URL(), "analyst").Copies(t); copies["a"] != 1 || len(copies) != 1 {
+		t.Errorf("the queue has %v", copies)
+	}
+	if e := object(b, "exchanges", "spam"); e.Type != "" {
+		t.Errorf("an exchange was made: %+v", e)
+	}
+}
+
 // A user who may do everything but write is told so when it publishes, and not asked to come back at once.
 func TestNoRightToWrite(t *testing.T) {
 	b := rig.SharedBroker(t)
