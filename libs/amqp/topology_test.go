@@ -159,9 +159,12 @@ func TestToQueue(t *testing.T) {
 	if copies := amqptest.Queue(b.URL(), "analyst").Copies(t); copies["a"] != 1 || len(copies) != 1 {
 		t.Errorf("the queue has %v", copies)
 	}
-	if e := object(b, "exchanges", "spam"); e.Type != "" {
-		t.Errorf("an exchange was made: %+v", e)
-	}
+	admin(t, b, func(ch *amqp091.Channel) error {
+		if err := ch.ExchangeDeclarePassive("spam", "topic", true, false, false, false, nil); !answered(err, amqp091.NotFound) {
+			t.Errorf("there is an exchange: %v", err)
+		}
+		return nil
+	})
 }
 
 // A user who may do everything but write is told so when it publishes, and not asked to come back at once.

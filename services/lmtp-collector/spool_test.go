@@ -343,9 +343,9 @@ func TestSpoolCommand(t *testing.T) {
 	}
 	defer func() { _ = c.Close() }()
 	bodies := map[string][]byte{
-		"a@x.example":               content(1),
+		"a@x.example":                   content(1),
 		"\"\xc2\x9b31m\xff\"@x.example": []byte("a C1 control in the envelope\r\n\x00\xff\r\n"),
-		"":                          {},
+		"":                              {},
 	}
 	for from, body := range bodies {
 		replies, err := c.Deliver(from, []string{"b@y.example", "c@y.example"}, body)
@@ -393,7 +393,7 @@ func TestSpoolCommand(t *testing.T) {
 	}{
 		{[]string{"spool", "delete"}, daemon.ExitRefused, "can list, show, retry and export"},
 		{[]string{"spool", "show"}, daemon.ExitRefused, "the name of one mail"},
-		{[]string{"spool", "show", "nothing"}, daemon.ExitFailed, "no mail of the name nothing is in " + path},
+		{[]string{"spool", "show", "nothing"}, daemon.ExitFailed, "there is no mail of that name: nothing in " + path},
 		{[]string{"spool", "retry"}, daemon.ExitRefused, "those that wait are tried by themselves"},
 		{[]string{"spool", "retry", names[0]}, daemon.ExitFailed, "it is waiting, not set aside"},
 		{[]string{"spool", "export"}, daemon.ExitRefused, "takes a folder"},

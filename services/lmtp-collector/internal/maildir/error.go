@@ -14,6 +14,9 @@ var (
 	ErrVersion = errors.New("the envelope was written by a newer version")
 )
 
+// ErrUnknown is what the error of View.Find matches when there is no such mail.
+var ErrUnknown = errors.New("there is no mail of that name")
+
 // Error is a failure to write to the maildir. It is never permanent: the same may pass later.
 type Error struct {
 	Full bool  // for want of room

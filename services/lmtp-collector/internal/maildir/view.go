@@ -27,6 +27,7 @@ const (
 type View struct {
 	dir   *Maildir
 	began time.Time // so the folders are looked through once, not for each mail that nobody can find
+	hit   Entry     // the last one that Find has found: its neighbours lie in the same folder
 }
 
 // NewView returns a View of the maildir at path. It fails when there is none, or none of ours: without pending/ there are no envelopes.
@@ -110,8 +111,13 @@ func read(folder, file string, state State) (e Entry, there bool) {
 	return e, true
 }
 
-// Find returns the mail of a base name that waits or was set aside, or else a copy. It fails when there is none.
+// Find returns the mail of a base name, whatever its state. Its error matches ErrUnknown when there is none.
 func (v *View) Find(name string) (Entry, error) {
+	if v.hit.path != "" {
+		if e, there := read(filepath.Dir(v.hit.path), name+envelopeSuffix, v.hit.State); there {
+			return e, nil
+		}
+	}
 	for _, state := range []State{StateWaiting, StateAside, StateDelivered} {
 		folders, err := v.folders(state)
 		if err != nil {
@@ -119,11 +125,12 @@ func (v *View) Find(name string) (Entry, error) {
 		}
 		for _, folder := range folders {
 			if e, there := read(folder, name+envelopeSuffix, state); there {
+				v.hit = e
 				return e, nil
 			}
 		}
 	}
-	return Entry{}, fmt.Errorf("no mail of the name %s is in %s", name, v.dir.cfg.Path)
+	return Entry{}, fmt.Errorf("%w: %s in %s", ErrUnknown, name, v.dir.cfg.Path)
 }
 
 // Body returns a mail's bytes. Its errors match ErrGone when the mail is not there any more, and ErrDamaged when it is not the one that
@@ -220,9 +227,9 @@ func (v *View) prepare(e Entry, bucket string) error {
 	return write(filepath.Join(bucket, e.Name+envelopeSuffix), data, true)
 }
 
-// MailPaths returns the paths of the mails in new/ and cur/ for which keep says yes, by base name (what stands before the flags), oldest
-// first where names begin with the time. Any maildir has these two folders; path need not be one of ours.
-func MailPaths(path string, keep func(base string) bool) ([]string, error) {
+// MailPaths returns the paths of the mails in new/ and cur/, sorted by base name (what stands before the flags): oldest first, as
+// names begin with the time. Any maildir has these two folders; path need not be one of ours.
+func MailPaths(path string) ([]string, error) {
 	type mail struct{ base, path string }
 	var mails []mail
 	for _, folder := range []string{newFolder, curFolder} {
@@ -230,7 +237,7 @@ func MailPaths(path string, keep func(base string) bool) ([]string, error) {
 		err := eachName(folder, func(names []string) {
 			for _, name := range names {
 				base, _, _ := strings.Cut(name, ":")
-				if !strings.HasPrefix(name, ".") && keep(base) {
+				if !strings.HasPrefix(name, ".") {
 					mails = append(mails, mail{base, filepath.Join(folder, name)})
 				}
 			}
