@@ -26,7 +26,7 @@ func newLogger(out io.Writer, c *Common, service string) zerolog.Logger {
 	if err != nil {
 		level = zerolog.InfoLevel // oneof has refused it already
 	}
-	console := c.LogFormat == "console" || (c.LogFormat == "" && isTerminal(out))
+	console := c.LogFormat == "console" || (c.LogFormat == "" && IsTerminal(out))
 	return zerolog.New(logWriter(out, console)).Level(level).With().Timestamp().Str("service", service).Logger()
 }
 
@@ -39,7 +39,8 @@ func logWriter(out io.Writer, console bool) io.Writer {
 	return zerolog.ConsoleWriter{Out: safe, NoColor: true, TimeFormat: time.RFC3339Nano, TimeLocation: time.UTC}
 }
 
-func isTerminal(out io.Writer) bool {
+// IsTerminal tells whether a person reads what is written to out.
+func IsTerminal(out io.Writer) bool {
 	file, ok := out.(*os.File)
 	if !ok {
 		return false

@@ -83,7 +83,7 @@ func TestTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer plain.Close()
-	if !isTerminal(terminal) || isTerminal(plain) || isTerminal(new(bytes.Buffer)) {
+	if !IsTerminal(terminal) || IsTerminal(plain) || IsTerminal(new(bytes.Buffer)) {
 		t.Error("a terminal is one, a file and a buffer are none")
 	}
 }

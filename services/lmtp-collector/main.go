@@ -22,7 +22,7 @@ var service = daemon.Service[config.Config]{
 	Defaults: config.Defaults,
 	Prefixes: []string{"MAILDIR"},
 	Run:      run,
-	Commands: []daemon.Command[config.Config]{command.Spool()},
+	Commands: []daemon.Command[config.Config]{command.Spool(), command.Replay()},
 }
 
 func main() { os.Exit(daemon.Main(service, daemon.OSProcess())) }

@@ -31,8 +31,8 @@ type Mail struct {
 	// Envelope returns what is known of the mail beside its bytes, nil when that is nothing. It must be called before the source is asked
 	// for the next mail.
 	Envelope func() (*maildir.Record, error)
-	// Body returns the mail's bytes, and when it was received as far as the source tells, else the zero time. It may be called at any time,
-	// once, from any goroutine.
+	// Body returns the mail's bytes, and when it was received: by its name in a maildir or its From line in an mbox, else by its topmost Received
+	// line, its Date, or when its file was last written. It may be called at any time, once, from any goroutine.
 	Body func() ([]byte, time.Time, error)
 }
 
@@ -49,7 +49,10 @@ type Source struct {
 // and folders, and so may take a while with millions of files, and keeps their paths in memory.
 func Open(paths []string, stdin io.Reader, limit int64) ([]Source, error) {
 	o := opener{limit: limit}
-	for _, path := range paths {
+	for i, path := range paths {
+		if slices.Contains(paths[:i], path) {
+			return nil, fmt.Errorf("open the archive: %s is named twice", path)
+		}
 		if path == "-" {
 			o.sources = append(o.sources, stream("-", stdin, limit))
 			continue
@@ -167,7 +170,10 @@ func file(path, mark string, limit int64) Mail {
 	return Mail{
 		Name: path, Mark: mark, Size: sizeOf(path),
 		Envelope: func() (*maildir.Record, error) { return envelopeBeside(path) },
-		Body:     func() ([]byte, time.Time, error) { return readMail(path, limit) },
+		Body: func() ([]byte, time.Time, error) {
+			body, written, err := readMail(path, limit)
+			return body, receivedAt(body, written), err
+		},
 	}
 }
 
@@ -208,7 +214,7 @@ func readMail(path string, limit int64) ([]byte, time.Time, error) {
 	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(data)) > limit {
-		err = tooLarge(int64(len(data)), limit)
+		data, err = nil, tooLarge(int64(len(data)), limit)
 	}
 	return data, info.ModTime(), err
 }

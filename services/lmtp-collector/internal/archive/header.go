@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// ReceivedAt returns when a mail was received, by its topmost Received line, else its Date; the zero time when neither can be read.
-func ReceivedAt(body []byte) time.Time {
+// receivedAt returns when a mail was received, by its topmost Received line, else its Date, else what is said otherwise.
+func receivedAt(body []byte, otherwise time.Time) time.Time {
 	var date time.Time
 	for name, value := range fields(body) {
 		switch strings.ToLower(name) {
@@ -24,6 +24,9 @@ func ReceivedAt(body []byte) time.Time {
 				date = at.UTC()
 			}
 		}
+	}
+	if date.IsZero() {
+		return otherwise.UTC()
 	}
 	return date
 }

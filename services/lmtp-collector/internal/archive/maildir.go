@@ -38,11 +38,14 @@ func fromMaildir(path string, ours bool, limit int64) (Source, error) {
 					Name: path, Mark: base, Size: sizeOf(path),
 					Envelope: func() (*maildir.Record, error) { return findEnvelope(view, base) },
 					Body: func() ([]byte, time.Time, error) {
-						body, _, err := readMail(path, limit)
+						body, at, err := readMail(path, limit)
 						if errors.Is(err, fs.ErrNotExist) {
-							body, _, err = readMail(elsewhere(path, base), limit)
+							body, at, err = readMail(elsewhere(path, base), limit)
 						}
-						return body, nameTime(base), err
+						if named := nameTime(base); !named.IsZero() {
+							return body, named, err
+						}
+						return body, receivedAt(body, at), err
 					},
 				}
 				if !yield(mail, nil) {

@@ -62,9 +62,9 @@ func stream(name string, in io.Reader, limit int64) Source {
 			}
 			data, err := io.ReadAll(io.LimitReader(buffered, limit+1))
 			if err == nil && int64(len(data)) > limit {
-				err = fmt.Errorf("%w: AMQP_MAX_MESSAGE_BYTES is %d", ErrTooLarge, limit)
+				data, err = nil, fmt.Errorf("%w: AMQP_MAX_MESSAGE_BYTES is %d", ErrTooLarge, limit)
 			}
-			yield(inMemory(name, mark(1), int64(len(data)), data, time.Time{}, err), nil)
+			yield(inMemory(name, mark(1), int64(len(data)), data, time.Time{}, time.Now(), err), nil)
 		}
 	}}
 }
@@ -72,11 +72,16 @@ func stream(name string, in io.Reader, limit int64) Source {
 // mark writes the number of a mail so that marks sort.
 func mark(number int) string { return fmt.Sprintf("%012d", number) }
 
-func inMemory(name, mark string, size int64, body []byte, at time.Time, err error) Mail {
+func inMemory(name, mark string, size int64, body []byte, at, otherwise time.Time, err error) Mail {
 	return Mail{
 		Name: name, Mark: mark, Size: size,
 		Envelope: func() (*maildir.Record, error) { return nil, nil }, //nolint:nilnil // there is none
-		Body:     func() ([]byte, time.Time, error) { return body, at, err },
+		Body: func() ([]byte, time.Time, error) {
+			if at.IsZero() {
+				at = receivedAt(body, otherwise)
+			}
+			return body, at, err
+		},
 	}
 }
 
@@ -88,6 +93,7 @@ func readMbox(name string, in io.Reader, limit int64, yield func(Mail, error) bo
 		yield(Mail{}, box.failure("it does not begin with a From line, so it is no mbox"))
 		return
 	}
+	opened := time.Now()
 	for number := 1; box.more; number++ {
 		from := box.from
 		body, size, err := box.next()
@@ -95,7 +101,7 @@ func readMbox(name string, in io.Reader, limit int64, yield func(Mail, error) bo
 			yield(Mail{}, box.failure(""))
 			return
 		}
-		if !yield(inMemory(fmt.Sprintf("%s (mail %d)", name, number), mark(number), size, body, fromTime(from), err), nil) {
+		if !yield(inMemory(fmt.Sprintf("%s (mail %d)", name, number), mark(number), size, body, fromTime(from), opened, err), nil) {
 			return
 		}
 	}

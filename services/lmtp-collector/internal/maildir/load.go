@@ -28,7 +28,7 @@ func (m *Maildir) Load(w Waiting) (amqp091.Publishing, error) {
 	if err != nil {
 		return amqp091.Publishing{}, fmt.Errorf("maildir: read %s in %s: %w", w.Name, m.cfg.Path, err)
 	}
-	return record.message(body), nil
+	return record.Message(body), nil
 }
 
 func (m *Maildir) load(w Waiting) (*Record, []byte, error) {
@@ -48,7 +48,7 @@ func (m *Maildir) load(w Waiting) (*Record, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if digestOf(body) != record.digest() {
+	if digestOf(body) != record.Digest() {
 		return nil, nil, ErrDamaged
 	}
 	return record, body, nil

@@ -95,8 +95,8 @@ func plainValue(value any) (any, error) {
 	return nil, fmt.Errorf("a value of type %T", value)
 }
 
-// message returns what is published.
-func (r *Record) message(body []byte) amqp091.Publishing {
+// Message returns what is published, with the record's own headers.
+func (r *Record) Message(body []byte) amqp091.Publishing {
 	return amqp091.Publishing{
 		ContentType:  envelope.ContentType,
 		DeliveryMode: amqp091.Persistent,
@@ -109,8 +109,8 @@ func (r *Record) message(body []byte) amqp091.Publishing {
 	}
 }
 
-// digest returns what the mail's sha256 must be, "" when the record does not say.
-func (r *Record) digest() string {
+// Digest returns what the mail's sha256 must be, in hex; "" when the record does not say.
+func (r *Record) Digest() string {
 	digest, _ := r.Headers["sha256"].(string)
 	return digest
 }

@@ -141,7 +141,7 @@ func (v *View) Body(e Entry) ([]byte, error) {
 		return nil, err
 	}
 	body, err := os.ReadFile(path)
-	if err == nil && e.Record != nil && digestOf(body) != e.Record.digest() {
+	if err == nil && e.Record != nil && digestOf(body) != e.Record.Digest() {
 		err = ErrDamaged
 	}
 	return body, err
