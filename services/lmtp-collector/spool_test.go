@@ -470,11 +470,16 @@ func TestTerminatedWithMailInFlightAndAMaildir(t *testing.T) {
 
 // A full disk means 452 at once, nothing half-written, and service as soon as there is room.
 func TestFullDisk(t *testing.T) {
+	t.Run("bytes", func(t *testing.T) { testFullDisk(t, "size=2m") })
+	t.Run("inodes", func(t *testing.T) { testFullDisk(t, "size=64m,nr_inodes=60") })
+}
+
+func testFullDisk(t *testing.T, limit string) {
 	broker := rig.SharedBroker(t)
 	proxy := rig.NewProxy(t, fmt.Sprintf("%s:%d", broker.Host, broker.Port))
 	proxy.Refuse()
 	disk := t.TempDir()
-	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=2m"); err != nil {
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, limit); err != nil {
 		t.Fatalf("mount a small disk, which needs root: %v", err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
