@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,8 +47,9 @@ func newChain(t *testing.T) *chain {
 		Network: network, Alias: "postfix",
 		Env: []string{
 			"POSTFIX_LMTP=inet:lmtp-collector:10024", "POSTFIX_HOSTNAME=mx.trap.example",
+			"POSTFIX_lmtp_destination_recipient_limit=50", // as in a Postfix that nobody has told otherwise
 			// Seconds, so that a test need not wait minutes for the next try; an installation has a minute and more.
-			"POSTFIX_queue_run_delay=2s", "POSTFIX_minimal_backoff_time=2s", "POSTFIX_maximal_backoff_time=4s",
+			"POSTFIX_queue_run_delay=2s", "POSTFIX_minimal_backoff_time=2s", "POSTFIX_maximal_backoff_time=4s", "POSTFIX_transport_retry_time=2s",
 		},
 	})
 	c.client = rig.Run(t, rig.Image(t, "postfix"), rig.Options{
@@ -149,8 +151,11 @@ func TestChainFromSMTPClientToQueue(t *testing.T) {
 		t.Errorf("mail_id %q, message_id %q, delivery_mode %d, timestamp %v", e.MailID, d.MessageId, d.DeliveryMode, d.Timestamp)
 	}
 
+	t.Run("carries hostile bodies", c.carriesHostileBodies)
+	t.Run("groups many recipients", c.groupsManyRecipients)
 	t.Run("waits in Postfix while the collector is dead", func(t *testing.T) {
 		c.collector.Kill()
+		already := len(c.inbox.Messages(t))
 		var want []string
 		for _, to := range []string{"one@trap.example", "two@trap.example", "three@elsewhere.example"} {
 			// The null sender is half of a trap's catch, and what a careless MTA gives up first.
@@ -159,7 +164,7 @@ func TestChainFromSMTPClientToQueue(t *testing.T) {
 		}
 		c.collector.Start()
 		var got []string
-		for _, d := range c.arrived(t, 1+len(want))[1:] {
+		for _, d := range c.arrived(t, already+len(want))[already:] {
 			e, err := envelope.Parse(&d)
 			if err != nil {
 				t.Fatal(err)
@@ -175,6 +180,98 @@ func TestChainFromSMTPClientToQueue(t *testing.T) {
 			t.Errorf("arrived for %v, want %v", got, want)
 		}
 	})
+}
+
+// What our Postfix changes, docs/flow.md tells; nothing else may be changed on the way, whatever bytes a mail has.
+func (c *chain) carriesHostileBodies(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	const count = 1000
+	before := len(c.inbox.Messages(t))
+	want := make(map[string]string, count)
+	var client *smtpClient
+	for number := range count {
+		if number%100 == 0 {
+			client = dialSMTP(t, c.postfix, "hostile.example")
+		}
+		from := fmt.Sprintf("hostile-%d@spam.example", number)
+		sent := fmt.Sprintf("X-Number: %d\r\n\r\n%s", number, rig.HostileBody(random))
+		client.envelope(from, "trap@trap.example")
+		if number%2 == 0 {
+			want[from] = withoutBareLF(sent, true)
+			client.data(sent)
+		} else {
+			want[from] = withoutBareLF(sent, false)
+			client.chunk(sent)
+		}
+	}
+	for _, d := range c.arrived(t, before+count)[before:] {
+		e, err := envelope.Parse(&d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := string(receivedLine.ReplaceAll(d.Body, nil))
+		if got != want[e.LMTP.MailFrom] {
+			t.Errorf("the mail of %s came as\n%.2000q, want\n%.2000q", e.LMTP.MailFrom, got, want[e.LMTP.MailFrom])
+		}
+		delete(want, e.LMTP.MailFrom)
+	}
+	if len(want) > 0 {
+		t.Errorf("%d mails did not come", len(want))
+	}
+}
+
+// withoutBareLF is what becomes of a mail in our Postfix: each bare LF becomes CR LF. By DATA a dot that begins a line is taken for a stuffed
+// one, though after a bare LF nobody stuffs, and a line that is a dot alone goes.
+func withoutBareLF(mail string, byData bool) string {
+	var out strings.Builder
+	stuffed := true
+	for line := range strings.Lines(mail) {
+		text, whole := strings.CutSuffix(line, "\r\n")
+		if !whole {
+			text = strings.TrimSuffix(line, "\n")
+		}
+		if byData && !stuffed && strings.HasPrefix(text, ".") {
+			text = text[1:]
+			if text == "" {
+				stuffed = whole
+				continue
+			}
+		}
+		out.WriteString(text + "\r\n")
+		stuffed = whole
+	}
+	return out.String()
+}
+
+// Postfix cuts a mail of many recipients into several; each has an id of its own, and what they share tells that they are one.
+func (c *chain) groupsManyRecipients(t *testing.T) {
+	before := len(c.inbox.Messages(t))
+	var want []string
+	for i := range 120 {
+		want = append(want, fmt.Sprintf("many-%03d@trap.example", i))
+	}
+	client := dialSMTP(t, c.postfix, "many.example")
+	client.envelope("many@spam.example", want...)
+	client.data("Subject: to many\r\n\r\ntext\r\n")
+	var got []string
+	ids, mailIDs, bodies := make(map[string]bool), make(map[string]bool), make(map[string]bool)
+	for _, d := range c.arrived(t, before+3)[before:] {
+		e, err := envelope.Parse(&d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, e.LMTP.RcptTo...)
+		ids[d.MessageId], mailIDs[e.MailID], bodies[string(d.Body)] = true, true, true
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("the recipients are %q", got)
+	}
+	if len(ids) != 3 || len(mailIDs) != 1 || len(bodies) != 1 {
+		t.Errorf("%d message ids, %d mail ids and %d bodies, want 3, 1 and 1", len(ids), len(mailIDs), len(bodies))
+	}
 }
 
 func ip(t *testing.T, c *rig.Container) string {

@@ -59,10 +59,15 @@ func (p *trap) greets(t *testing.T) {
 	})
 }
 
-// dial connects to Postfix from this machine, without address translation between.
 func (p *trap) dial(t *testing.T, helo string) *smtpClient {
 	t.Helper()
-	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", ip(t, p.postfix)+":25")
+	return dialSMTP(t, p.postfix, helo)
+}
+
+// dialSMTP connects to Postfix from this machine, without address translation between.
+func dialSMTP(t *testing.T, postfix *rig.Container, helo string) *smtpClient {
+	t.Helper()
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", ip(t, postfix)+":25")
 	if err != nil {
 		t.Fatal(err)
 	}

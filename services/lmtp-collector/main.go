@@ -59,10 +59,10 @@ func run(ctx context.Context, d *daemon.Daemon, cfg config.Config) error {
 	return nil
 }
 
-// limitMemory has garbage collected in time, so that all that is not mail fits into 48 MiB. GOMEMLIMIT overrules it.
+// limitMemory has garbage collected in time, so that all that is not mail fits into 40 MiB. GOMEMLIMIT overrules it.
 func limitMemory(mail int64) {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(mail + 48<<20)
+		debug.SetMemoryLimit(mail + 40<<20)
 	}
 }
 
