@@ -475,6 +475,7 @@ func TestFullDisk(t *testing.T) {
 }
 
 func testFullDisk(t *testing.T, limit string) {
+	t.Helper()
 	broker := rig.SharedBroker(t)
 	proxy := rig.NewProxy(t, fmt.Sprintf("%s:%d", broker.Host, broker.Port))
 	proxy.Refuse()

@@ -186,7 +186,6 @@ func (b *mbox) next() (body []byte, size int64, err error) {
 		}
 		if int64(len(body)) > b.limit {
 			body, err = nil, fmt.Errorf("%w: AMQP_MAX_MESSAGE_BYTES is %d", ErrTooLarge, b.limit)
-			held = held[:0]
 			size += b.skip()
 			break
 		}

@@ -9,7 +9,7 @@ import (
 
 // printable returns text of a mail, or about one, with nothing in it that a terminal acts upon.
 func printable(text string) string {
-	return escape(text, func(r rune) bool { return unicode.IsPrint(r) })
+	return escape(text, unicode.IsPrint)
 }
 
 // printableJSON does that to JSON, which says the same afterwards.

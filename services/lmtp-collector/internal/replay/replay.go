@@ -131,7 +131,7 @@ func (d *dispatcher) all(ctx context.Context) bool {
 func (d *dispatcher) one(ctx context.Context, source archive.Source, after string) bool {
 	for mail, err := range source.Mails() {
 		c := completion{source: source.Name, mark: mail.Mark, report: Report{Name: mail.Name, Size: mail.Size}}
-		goOn := false
+		var goOn bool
 		switch {
 		case err != nil:
 			goOn = d.line.add(ctx, completion{report: Report{Name: source.Name, Outcome: Bad, Err: err}})
