@@ -4,6 +4,7 @@ package bench
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -27,6 +28,9 @@ const (
 // smtp-source into lmtp-collector into RabbitMQ. All three want the same cores, so a chain's limit is
 // 1 / (1/source + 1/publisher). The second: the same Postfix with the collector and with smtp-sink behind it.
 //
+// In the first, source, sink and collector are on this machine's own loopback, and publisher and collector reach the broker in the same way, so
+// that no part of the chain goes through a network that the limit does not.
+//
 // Rounds are interleaved, so that a neighbour's load hits all three alike; medians and ranges of the rounds are given.
 func BenchmarkChain(b *testing.B) {
 	s := newStage(b)
@@ -36,41 +40,69 @@ func BenchmarkChain(b *testing.B) {
 	}
 }
 
-// stage is the set of containers, all in one network.
+// stage is what is measured, and with.
 type stage struct {
 	b         *testing.B
-	network   string
 	broker    *rig.Broker
-	collector *rig.Container
-	tools     *rig.Container // Postfix's image, for smtp-source and smtp-sink
+	network   string         // of the broker, and of those behind Postfix
+	tools     *rig.Container // Postfix's image, for smtp-source and smtp-sink, on this machine's own network
+	collector *rig.Container // on the same
 	pid       int            // of the collector, on this machine
+	sink      string         // where smtp-sink listens
+	lmtp      string         // where the collector does
 }
 
 func newStage(b *testing.B) *stage {
 	b.Helper()
 	network := rig.NewNetwork(b)
 	broker := rig.OwnBroker(b, rig.WithNetwork(network))
-	s := &stage{b: b, network: network, broker: broker}
-	s.collector = rig.Run(b, rig.Image(b, "lmtp-collector"), rig.Options{
-		Network: network, Alias: "lmtp-collector",
-		Env: []string{
-			"AMQP_HOST=rabbitmq", "AMQP_TLS=false", "AMQP_IDENT=collector", "AMQP_SECRET=" + broker.UserPassword("collector"),
-			"LOG_LEVEL=warn",
-		},
+	s := &stage{b: b, network: network, broker: broker, sink: freePort(b), lmtp: freePort(b)}
+	s.collector = s.startCollector(rig.Options{Network: "host", Env: []string{
+		"AMQP_HOST=" + broker.Address(), "LMTP_LISTEN=" + s.lmtp, "ADMIN_ADDR=" + freePort(b), "MAILDIR=",
+	}})
+	s.pid = s.pidOf(s.collector)
+	s.tools = s.startTools(rig.Options{Network: "host"}, s.sink)
+	return s
+}
+
+func (s *stage) startCollector(o rig.Options) *rig.Container {
+	s.b.Helper()
+	o.Env = append(o.Env, "AMQP_TLS=false", "AMQP_IDENT=collector", "AMQP_SECRET="+s.broker.UserPassword("collector"), "LOG_LEVEL=warn")
+	c := rig.Run(s.b, rig.Image(s.b, "lmtp-collector"), o)
+	s.healthy(c)
+	return c
+}
+
+// startTools starts a container with smtp-source and a running smtp-sink.
+func (s *stage) startTools(o rig.Options, sink string) *rig.Container {
+	s.b.Helper()
+	o.Args, o.Command = []string{"--entrypoint", "sleep"}, []string{"infinity"}
+	c := rig.Run(s.b, rig.Image(s.b, "postfix"), o)
+	rig.Docker(s.b, "exec", "-d", c.Name, "smtp-sink", "-L", "-u", "nobody", sink, "1000")
+	return c
+}
+
+func (s *stage) healthy(c *rig.Container) {
+	s.b.Helper()
+	rig.Eventually(s.b, time.Minute, c.Name+" is healthy", func() bool {
+		return rig.Docker(s.b, "inspect", "-f", "{{.State.Health.Status}}", c.Name) == "healthy"
 	})
-	s.tools = rig.Run(b, rig.Image(b, "postfix"), rig.Options{
-		Network: network, Alias: "tools", Args: []string{"--entrypoint", "sleep"}, Command: []string{"infinity"},
-	})
-	rig.Docker(b, "exec", "-d", s.tools.Name, "smtp-sink", "-L", "-u", "nobody", ":10025", "1000")
-	rig.Eventually(b, time.Minute, "the collector is ready", func() bool {
-		return strings.Contains(rig.Docker(b, "inspect", "-f", "{{.State.Health.Status}}", s.collector.Name), "healthy")
-	})
-	pid, err := strconv.Atoi(rig.Docker(b, "inspect", "-f", "{{.State.Pid}}", s.collector.Name))
+}
+
+func (s *stage) pidOf(c *rig.Container) int {
+	s.b.Helper()
+	return int(number(s.b, rig.Docker(s.b, "inspect", "-f", "{{.State.Pid}}", c.Name)))
+}
+
+// freePort returns an address of this machine's loopback where nobody listens now.
+func freePort(b *testing.B) string {
+	b.Helper()
+	listener, err := new(net.ListenConfig).Listen(b.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
-	s.pid = pid
-	return s
+	defer func() { _ = listener.Close() }()
+	return listener.Addr().String()
 }
 
 func (s *stage) chain() {
@@ -78,10 +110,10 @@ func (s *stage) chain() {
 	for _, sessions := range []int{8, 20, 64} {
 		var source, publisher, chain, share, cpu []float64
 		for range rounds {
-			from := s.source(sessions, mails, "tools:10025")
+			from := s.source(sessions, mails, s.sink)
 			bare := s.publish(sessions)
 			before := s.cpu()
-			to := s.source(sessions, mails, "lmtp-collector:10024")
+			to := s.source(sessions, mails, s.lmtp)
 			used := s.cpu() - before
 			s.drained(mails)
 			source, publisher, chain = append(source, from), append(publisher, bare), append(chain, to)
@@ -100,6 +132,8 @@ func (s *stage) chain() {
 
 func (s *stage) postfix() {
 	s.b.Helper()
+	s.startCollector(rig.Options{Network: s.network, Alias: "lmtp-collector", Env: []string{"AMQP_HOST=rabbitmq"}})
+	tools := s.startTools(rig.Options{Network: s.network, Alias: "tools"}, ":10025")
 	front := map[string]*rig.Container{}
 	for behind, address := range map[string]string{"sink": "tools", "collector": "lmtp-collector"} {
 		port := map[string]string{"sink": "10025", "collector": "10024"}[behind]
@@ -108,16 +142,14 @@ func (s *stage) postfix() {
 			Env: []string{"POSTFIX_LMTP=inet:" + address + ":" + port},
 		})
 	}
-	for behind, c := range front {
-		rig.Eventually(s.b, time.Minute, "Postfix in front of the "+behind+" is healthy", func() bool {
-			return rig.Docker(s.b, "inspect", "-f", "{{.State.Health.Status}}", c.Name) == "healthy"
-		})
+	for _, c := range front {
+		s.healthy(c)
 	}
 	rate := map[string][]float64{}
 	var share []float64
 	for range rounds {
 		for _, behind := range []string{"sink", "collector"} {
-			rate[behind] = append(rate[behind], s.throughPostfix(front[behind], "postfix-"+behind+":25"))
+			rate[behind] = append(rate[behind], s.throughPostfix(tools, front[behind], "postfix-"+behind+":25"))
 		}
 		share = append(share, rate["collector"][len(share)]/rate["sink"][len(share)])
 	}
@@ -131,14 +163,14 @@ func (s *stage) postfix() {
 // source sends count mails over LMTP or SMTP sessions that are kept open, and returns mails a second.
 func (s *stage) source(sessions, count int, address string) float64 {
 	s.b.Helper()
-	return float64(count) / s.send("-L", sessions, count, address).Seconds()
+	return float64(count) / s.send(s.tools, "-L", sessions, count, address).Seconds()
 }
 
-func (s *stage) send(protocol string, sessions, count int, address string) time.Duration {
+func (s *stage) send(tools *rig.Container, protocol string, sessions, count int, address string) time.Duration {
 	s.b.Helper()
 	script := fmt.Sprintf("date +%%s%%N; smtp-source %s -d -s %d -m %d -l %d -f sender@spam.example -t trap@trap.example inet:%s && date +%%s%%N",
 		protocol, sessions, count, mailSize, address)
-	times := strings.Fields(s.tools.Exec("sh", "-c", script))
+	times := strings.Fields(tools.Exec("sh", "-c", script))
 	if len(times) != 2 {
 		s.b.Fatalf("smtp-source to %s: %q", address, times)
 	}
@@ -146,10 +178,10 @@ func (s *stage) send(protocol string, sessions, count int, address string) time.
 }
 
 // throughPostfix measures from the first mail until Postfix's queue is empty.
-func (s *stage) throughPostfix(postfix *rig.Container, address string) float64 {
+func (s *stage) throughPostfix(tools, postfix *rig.Container, address string) float64 {
 	s.b.Helper()
 	from := time.Now()
-	s.send("", 20, behindPostfix, address)
+	s.send(tools, "", 20, behindPostfix, address)
 	rig.Eventually(s.b, 5*time.Minute, "Postfix's queue is empty", func() bool {
 		return postfix.Exec("sh", "-c", "find $(postconf -h queue_directory)/incoming $(postconf -h queue_directory)/active "+
 			"$(postconf -h queue_directory)/deferred -type f | wc -l") == "0"

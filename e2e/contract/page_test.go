@@ -70,7 +70,7 @@ func complete() []*envelope.Envelope {
 	now := time.Date(2026, 11, 23, 16, 18, 10, 0, time.UTC)
 	common := envelope.Envelope{
 		MessageID: "m", App: "a", Sensor: "trap-1", Collector: strings.Repeat("c", envelope.MaxValueBytes+1), SHA256: "00",
-		ReceivedAt: now, MTAReceivedAt: now, MailID: "\xff",
+		ReceivedAt: now, MTAReceivedAt: now, MailID: "\xff", Replayed: true,
 	}
 	lmtp, imap := common, common
 	lmtp.LMTP = &envelope.LMTP{

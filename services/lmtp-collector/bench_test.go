@@ -1,8 +1,14 @@
 package main
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,6 +18,7 @@ import (
 
 	"github.com/rabbitmq/amqp091-go"
 
+	"spamtraps.internal/libs/envelope"
 	"spamtraps.internal/libs/rig"
 )
 
@@ -24,15 +31,18 @@ const (
 	benchShort   = 20_000 // replays, unless CAMPAIGN=full
 )
 
-// BenchmarkMaildir prints two tables. The first: LMTP into the maildir while there is no broker, against as many bare writers, which make the
+// BenchmarkMaildir prints tables. The first: LMTP into the maildir while there is no broker, against as many bare writers, which make the
 // same fsyncs on the same disk and nothing else. The second: how fast the spooled mails are replayed, against a bare publisher with
-// the whole window. Rounds are interleaved; only the shares mean something.
+// the whole window. The others: what a mail costs with a thousand files in the maildir, and with more, up to a million. Rounds are interleaved; only the
+// shares mean something.
 func BenchmarkMaildir(b *testing.B) {
 	for b.Loop() {
 		for _, writers := range []int{8, 20, 64} {
 			benchIntoMaildir(b, writers)
 		}
 		benchReplay(b)
+		benchGrowth(b, "pending", "undelivered")
+		benchGrowth(b, "done", "all")
 	}
 }
 
@@ -183,6 +193,99 @@ func benchReplay(b *testing.B) {
 	bare := (before + after) / 2
 	fmt.Printf("\nReplay of %d spooled mails of %d bytes\n  bare publisher before %.0f/s and after %.0f/s, replay %.0f/s: share %.2f; collector, peak RSS %d MiB\n",
 		mails, benchSize, before, after, replay, replay/bare, peak>>20)
+}
+
+// benchGrowth measures how fast mail goes into a maildir that holds many already, as what waits or as copies: the same collector code, a
+// maildir of each size, in turn.
+func benchGrowth(b *testing.B, folder, keep string) {
+	b.Helper()
+	type size struct {
+		files       int
+		path        string
+		serve, rate []float64
+		peak        int
+	}
+	var sizes []*size
+	for _, files := range []int{1_000, 10_000, 100_000, 1_000_000} {
+		s := &size{files: files, path: filepath.Join(b.TempDir(), "maildir")}
+		fill(b, s.path, folder, files)
+		sizes = append(sizes, s)
+	}
+	for range benchRounds {
+		for _, s := range sizes {
+			socket := filepath.Join(b.TempDir(), "lmtp")
+			env := append(settings(nowhere, socket), "LOG_LEVEL=warn", "MAILDIR="+s.path, "MAILDIR_KEEP="+keep)
+			from := time.Now()
+			collector := launchQuiet(b, env, socket)
+			s.serve = append(s.serve, time.Since(from).Seconds()*1000)
+			s.rate = append(s.rate, lmtpRate(b, socket, 20, benchMails))
+			s.peak = max(s.peak, collector.peakRSS(b))
+			collector.kill(b)
+		}
+	}
+	fmt.Printf("\nLMTP into a maildir with many mails in %s/, no broker, 20 sessions, %d mails of %d bytes, %d rounds\n", folder, benchMails, benchSize, benchRounds)
+	for _, s := range sizes {
+		share := make([]float64, benchRounds)
+		for i := range share {
+			share[i] = s.rate[i] / sizes[0].rate[i]
+		}
+		benchRow(fmt.Sprintf("%d, ms until it serves", s.files), s.serve, "%.0f")
+		benchRow(fmt.Sprintf("%d, mails/s", s.files), s.rate, "%.0f")
+		benchRow(fmt.Sprintf("%d, share of 1000", s.files), share, "%.2f")
+		fmt.Printf("  %-28s %d MiB\n", fmt.Sprintf("%d, peak RSS", s.files), s.peak>>20)
+	}
+}
+
+// launchQuiet starts the program and returns when it takes mail, whatever it logs.
+func launchQuiet(b *testing.B, env []string, socket string) *process {
+	b.Helper()
+	p := &process{cmd: exec.CommandContext(context.Background(), program), log: new(console)}
+	p.cmd.Env, p.cmd.Stderr = env, p.log
+	if err := p.cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = p.cmd.Process.Kill() })
+	rig.Eventually(b, 30*time.Second, "the collector takes mail", func() bool { return takesMail(socket) })
+	return p
+}
+
+// fill makes a maildir with small mails and their envelopes in a folder, as the collector names them.
+func fill(b *testing.B, path, folder string, files int) {
+	b.Helper()
+	const perBucket = 10_000
+	for _, name := range []string{"tmp", "new", "cur", "pending", "done", "aside"} {
+		if err := os.MkdirAll(filepath.Join(path, name), 0o700); err != nil {
+			b.Fatal(err)
+		}
+	}
+	body := []byte("Subject: s\r\n\r\n")
+	sum := sha256.Sum256(body)
+	e := envelope.Envelope{
+		MessageID: envelope.LMTPMessageID("", "x", "a@x.example", []string{"b@y.example"}), App: "lmtp-collector/1", SHA256: hex.EncodeToString(sum[:]),
+		Size: int64(len(body)), ReceivedAt: time.Unix(1_700_000_000, 0), LMTP: &envelope.LMTP{MailFrom: "a@x.example", RcptTo: []string{"b@y.example"}},
+	}
+	message, err := e.Publishing(body)
+	if err != nil {
+		b.Fatal(err)
+	}
+	record, err := json.Marshal(map[string]any{
+		"version": 1, "message_id": message.MessageId, "app_id": message.AppId, "timestamp": message.Timestamp, "headers": message.Headers,
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range files {
+		bucket := filepath.Join(path, folder, time.Unix(int64(1_700_000_000+i/perBucket), 0).UTC().Format("20060102T150405.000000")+fmt.Sprintf("-%016x", i/perBucket))
+		if i%perBucket == 0 {
+			if err := os.Mkdir(bucket, 0o700); err != nil {
+				b.Fatal(err)
+			}
+		}
+		name := fmt.Sprintf("%010d.M%06dP1R%016x.host,S=%d", 1_700_000_000+i/perBucket, i%perBucket, i, len(body))
+		if err := errors.Join(os.WriteFile(filepath.Join(path, "new", name), body, 0o600), os.WriteFile(filepath.Join(bucket, name+".json"), record, 0o600)); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 // barePublisher publishes with nothing but amqp091, confirmed and mandatory, a window in flight, and returns mails a second.
