@@ -90,7 +90,7 @@ func (p *Publisher) publish(ctx context.Context, m *amqp091.Publishing) error {
 	if err != nil {
 		return err
 	}
-	f := &flight{pass: pass, message: m, size: size, handed: make(chan struct{}, 1)}
+	f := &flight{pass: pass, message: m, size: size}
 	if err := pass.session.send(ctx, f); err != nil {
 		p.leave(f)
 		return p.verdict(f, err)

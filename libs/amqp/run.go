@@ -106,7 +106,7 @@ func (p *Publisher) session(ctx context.Context, b broker) (*session, error) {
 	}
 	s := &session{
 		cfg: &p.cfg, broker: b, conn: conn, wire: wire,
-		flights: make(chan *flight),
+		lanes:   make(chan *lane, lanes),
 		blocks:  make(chan amqp091.Blocking, 8),
 		doubted: make(chan struct{}, 1),
 		over:    p.sessionOver,

@@ -28,7 +28,7 @@ type session struct {
 	conn   *amqp091.Connection
 	wire   *wire
 
-	flights chan *flight // to whichever lane is free
+	lanes   chan *lane   // those that are free
 	busy    atomic.Int32 // lanes that are writing
 	blocks  chan amqp091.Blocking
 	doubted chan struct{} // a message was returned: look at the topology again
@@ -45,15 +45,14 @@ type flight struct {
 	message  *amqp091.Publishing
 	size     int64
 	lane     *lane
-	handed   chan struct{} // the lane has finished with the message: its bytes are ours no more
 	confirm  *amqp091.DeferredConfirmation
 	err      error     // of handing it to the library
 	at       time.Time // when
 	returned string    // the broker's words, when it came back; guarded by the lane's mutex
 }
 
-// lane is a channel and the goroutine that publishes on it, because the library's channels are for one goroutine each. The
-// library's reader puts a return into returns before it processes the confirm that follows it; so whoever has the confirm
+// lane is a channel, which belongs to whoever has taken the lane out of the session's free ones, because the library's channels are for
+// one goroutine at a time. The library's reader puts a return into returns before it processes the confirm that follows it; so whoever has the confirm
 // finds the return there, if there is one, provided that there is always room: each of the window's messages can be
 // returned once.
 type lane struct {
@@ -82,7 +81,7 @@ func (s *session) start() error {
 			returns:  channel.NotifyReturn(make(chan amqp091.Return, s.cfg.InFlight)),
 			inFlight: make(map[*flight]struct{}, s.cfg.InFlight/lanes),
 		}
-		go s.run(l)
+		s.lanes <- l
 	}
 	return nil
 }
@@ -124,24 +123,6 @@ func (s *session) close() {
 	cut := time.AfterFunc(closeLimit, func() { s.wire.cut(errors.New("the broker did not answer our goodbye")) })
 	defer cut.Stop()
 	_ = s.conn.Close() // the library returns what we know, or that we knew it
-}
-
-// run publishes what comes, one message after the other.
-func (s *session) run(l *lane) {
-	for {
-		select {
-		case f := <-s.flights:
-			s.busy.Add(1)
-			l.publish(s.cfg, f)
-			s.busy.Add(-1)
-			f.handed <- struct{}{}
-			if f.err != nil {
-				s.failed(f.err)
-			}
-		case <-s.ended:
-			return
-		}
-	}
 }
 
 // failed ends the session because a message could not be handed to the library. A channel that the broker has closed says
@@ -196,11 +177,12 @@ func (l *lane) mark(r *amqp091.Return) {
 	}
 }
 
-// send hands a flight to a lane and returns when the library has taken it, whole. It waits for a lane only while the stretch
-// lasts and the caller wants it.
+// send hands a flight to the library, and returns when that has taken it, whole. It waits for a free lane only while the stretch lasts
+// and the caller wants it.
 func (s *session) send(ctx context.Context, f *flight) error {
+	var l *lane
 	select {
-	case s.flights <- f:
+	case l = <-s.lanes:
 	case <-f.halted:
 		return f.cause
 	case <-ctx.Done():
@@ -208,8 +190,12 @@ func (s *session) send(ctx context.Context, f *flight) error {
 	}
 	// From here on the library reads the message: its owner must not have it back sooner. Not for long: a write ends when
 	// the peer takes nothing (link), an alarm ends those that last (alarmGrace), and so does the session.
-	<-f.handed
+	s.busy.Add(1)
+	l.publish(s.cfg, f)
+	s.busy.Add(-1)
+	s.lanes <- l
 	if f.err != nil {
+		s.failed(f.err)
 		f.lane.land(f)
 		<-f.halted
 		return f.cause

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -167,10 +168,18 @@ func (s *session) Rcpt(_ string, _ *smtp.RcptOptions) error {
 	return nil
 }
 
-// LMTPData takes the mail. What it returns is the reply to every recipient, since one message carries them all. The mail is
-// with wire; the reader has an empty one, which go-smtp itself reads to its end.
-func (s *session) LMTPData(_ io.Reader, _ smtp.StatusCollector) error {
+// Data takes the mail. What it returns is the reply to every recipient, since one message carries them all; go-smtp's LMTPData, which could
+// tell recipients apart, costs a goroutine for each mail. The mail is with wire; the reader has an empty one, which go-smtp itself reads
+// to its end. After a panic nobody knows what became of the mail, so the MTA has to send it again, in another session.
+func (s *session) Data(io.Reader) (reply error) {
 	defer s.room.Free()
+	defer func() {
+		if cause := recover(); cause != nil {
+			s.log.Error().Any("cause", cause).Str("stack", string(debug.Stack())).Msg("panic: the mail is deferred and the session ended")
+			s.wire.Stop(time.Now())
+			reply = errTryLater
+		}
+	}()
 	body, reply := s.receive()
 	if reply != nil {
 		return reply
@@ -315,9 +324,6 @@ func (s *session) envelope(body []byte) *envelope.Envelope {
 	}
 	return mail
 }
-
-// Data is what go-smtp calls in place of LMTPData when it speaks SMTP, which it does not here.
-func (s *session) Data(r io.Reader) error { return s.LMTPData(r, nil) }
 
 // Reset ends the transaction.
 func (s *session) Reset() {

@@ -8,7 +8,7 @@ var emptyMail = []byte(".\r\n")
 // ReadMail reads the mail that follows 354 and hands its text to take, piece by piece, each valid only during the call. The
 // text is exact: every byte between DATA and the line of one dot, less the dots that the client put before others (RFC 5321
 // §4.5.2). It returns nil only when the mail is here whole. Its errors are those of Read, and what take got before one is no
-// mail. It is to be called once, by the session's LMTPData; go-smtp's own reader has an empty mail to give.
+// mail. It is to be called once, by the session's Data; go-smtp's own reader has an empty mail to give.
 //
 // How fast it reads is up to take: the clocks of Limits.Idle and Limits.Rate run only while the peer is waited for.
 func (c *Conn) ReadMail(take func(text []byte)) error {
