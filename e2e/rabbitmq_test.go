@@ -41,6 +41,28 @@ func TestRabbitMQ(t *testing.T) {
 	t.Run("survives a kill and a lost password", b.survivesAKillAndALostPassword)
 }
 
+// In the first seconds of a new broker somebody runs one of its tools, which must not keep it from starting; and it is killed as soon as it is
+// healthy and has confirmed a mail, which it must have kept.
+func TestRabbitMQsFirstSeconds(t *testing.T) {
+	c := rig.Run(t, rig.Image(t, "rabbitmq"), rig.Options{Args: append([]string{"--hostname", "rabbitmq"}, asCompose(t, "rabbitmq")...)})
+	_ = exec.CommandContext(t.Context(), "docker", "exec", c.Name, "rabbitmqctl", "status").Run() // there is no broker yet to tell
+	healthy(t, c)
+	conn, err := amqp091.Dial("amqp://collector:" + c.Exec("cat", "/secrets/collector/password") + "@" + ip(t, c) + ":5672/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if err := publish(t.Context(), channel(t, conn), "spam", "spam.mails", "a mail"); err != nil {
+		t.Fatal(err)
+	}
+	c.Kill()
+	c.Start()
+	healthy(t, c)
+	rig.Eventually(t, time.Minute, "the mail is there", func() bool {
+		return slices.Contains(strings.Split(c.Exec("rabbitmqctl", "-q", "list_queues", "name", "messages"), "\n"), "spam.mails\t1")
+	})
+}
+
 // dial logs in as one of the image's users.
 func (b *spamBroker) dial(t *testing.T, user, password string) (*amqp091.Connection, error) {
 	t.Helper()

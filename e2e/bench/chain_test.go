@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -50,17 +51,21 @@ type stage struct {
 	pid       int            // of the collector, on this machine
 	sink      string         // where smtp-sink listens
 	lmtp      string         // where the collector does
+	copying   string         // where one does that keeps a copy of every mail
 }
 
 func newStage(b *testing.B) *stage {
 	b.Helper()
 	network := rig.NewNetwork(b)
 	broker := rig.OwnBroker(b, rig.WithNetwork(network))
-	s := &stage{b: b, network: network, broker: broker, sink: freePort(b), lmtp: freePort(b)}
+	s := &stage{b: b, network: network, broker: broker, sink: freePort(b), lmtp: freePort(b), copying: freePort(b)}
 	s.collector = s.startCollector(rig.Options{Network: "host", Env: []string{
 		"AMQP_HOST=" + broker.Address(), "LMTP_LISTEN=" + s.lmtp, "ADMIN_ADDR=" + freePort(b), "MAILDIR=",
 	}})
 	s.pid = s.pidOf(s.collector)
+	s.startCollector(rig.Options{Network: "host", Args: []string{"-v", "/data"}, Env: []string{
+		"AMQP_HOST=" + broker.Address(), "LMTP_LISTEN=" + s.copying, "ADMIN_ADDR=" + freePort(b), "MAILDIR=/data/maildir", "MAILDIR_KEEP=all",
+	}})
 	s.tools = s.startTools(rig.Options{Network: "host"}, s.sink)
 	return s
 }
@@ -108,25 +113,35 @@ func freePort(b *testing.B) string {
 func (s *stage) chain() {
 	s.b.Helper()
 	for _, sessions := range []int{8, 20, 64} {
-		var source, publisher, chain, share, cpu []float64
+		var source, publisher, chain, share, cpu, client, times, copying []float64
 		for range rounds {
 			from := s.source(sessions, mails, s.sink)
+			mine := ownCPU(s.b)
 			bare := s.publish(sessions)
+			mine = ownCPU(s.b) - mine
 			before := s.cpu()
 			to := s.source(sessions, mails, s.lmtp)
 			used := s.cpu() - before
 			s.drained(mails)
+			kept := s.source(sessions, mails, s.copying)
+			s.drained(mails)
 			source, publisher, chain = append(source, from), append(publisher, bare), append(chain, to)
 			share = append(share, to*(1/from+1/bare))
 			cpu = append(cpu, float64(used.Microseconds())/mails)
+			client = append(client, float64(mine.Microseconds())/mails)
+			times = append(times, float64(used)/float64(mine))
+			copying = append(copying, kept*(1/from+1/bare))
 		}
 		fmt.Printf("\nLMTP to confirmed, %d sessions, %d mails of %d bytes, %d rounds, median (range)\n", sessions, mails, mailSize, rounds)
 		row("source, mails/s", source, "%.0f")
 		row("bare publisher, mails/s", publisher, "%.0f")
 		row("chain, mails/s", chain, "%.0f")
 		row("chain, share of the limit", share, "%.2f")
+		row("with MAILDIR_KEEP=all, share", copying, "%.2f")
+		row("bare publisher, CPU µs a mail", client, "%.0f")
 		row("collector, CPU µs a mail", cpu, "%.0f")
-		fmt.Printf("  %-28s %d MiB\n", "collector, peak RSS", s.peakRSS()>>20)
+		row("collector, times the publisher", times, "%.1f")
+		fmt.Printf("  %-32s %d MiB\n", "collector, peak RSS", s.peakRSS()>>20)
 	}
 }
 
@@ -197,6 +212,16 @@ func (s *stage) drained(want int) {
 	}
 }
 
+// ownCPU is what this process has used so far, user and system.
+func ownCPU(b *testing.B) time.Duration {
+	b.Helper()
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
 // cpu is what the collector has used so far, user and system, in ticks of 10 ms.
 func (s *stage) cpu() time.Duration {
 	s.b.Helper()
@@ -226,7 +251,7 @@ func (s *stage) peakRSS() int64 {
 
 func row(what string, values []float64, format string) {
 	slices.Sort(values)
-	fmt.Printf("  %-28s "+format+" ("+format+" to "+format+")\n", what, values[len(values)/2], values[0], values[len(values)-1])
+	fmt.Printf("  %-32s "+format+" ("+format+" to "+format+")\n", what, values[len(values)/2], values[0], values[len(values)-1])
 }
 
 func number(b *testing.B, text string) int64 {
