@@ -17,6 +17,7 @@ type line struct {
 	finished chan struct{} // no more will come
 	broken   chan struct{} // closed when the state cannot be written
 	next     int           // number of the next mail; only the dispatcher uses it
+	behind   int           // how many are; only run uses it, and whoever has waited for its end
 }
 
 func newLine(r *Replay) *line {
@@ -58,7 +59,6 @@ func (l *line) add(ctx context.Context, c completion) bool {
 // run reports mails in order, and writes down how far that is, until finished. A mail that was given up holds up all behind it.
 func (l *line) run() error {
 	waiting := make(map[int]completion)
-	behind := 0
 	for {
 		select {
 		case c := <-l.left:
@@ -68,20 +68,17 @@ func (l *line) run() error {
 				c := <-l.left
 				waiting[c.number] = c
 			}
-			_, err := l.advance(waiting, behind)
-			return err
+			return l.advance(waiting)
 		}
 		for len(l.left) > 0 { // one write for all that have come
 			c := <-l.left
 			waiting[c.number] = c
 		}
-		n, err := l.advance(waiting, behind)
-		if err != nil {
+		if err := l.advance(waiting); err != nil {
 			close(l.broken)
 			l.discard()
 			return err
 		}
-		behind += n
 	}
 }
 
@@ -96,16 +93,17 @@ func (l *line) discard() {
 	}
 }
 
-// advance reports the mails that are behind now, and returns how many.
-func (l *line) advance(waiting map[int]completion, behind int) (n int, err error) {
+// advance reports the mails that are behind now.
+func (l *line) advance(waiting map[int]completion) error {
 	var last *completion
+	from := l.behind
 	for {
-		c, ok := waiting[behind+n]
+		c, ok := waiting[l.behind]
 		if !ok || c.report.Outcome == unfinished {
 			break
 		}
-		delete(waiting, behind+n)
-		n++
+		delete(waiting, l.behind)
+		l.behind++
 		l.replay.Done(c.report)
 		l.replay.State.count(c.report.Outcome)
 		if c.mark != "" && c.report.Outcome != Before {
@@ -114,11 +112,11 @@ func (l *line) advance(waiting map[int]completion, behind int) (n int, err error
 	}
 	if last != nil {
 		if err := l.replay.State.save(last.source, last.mark); err != nil {
-			return n, err
+			return err
 		}
 	}
-	for range n {
+	for range l.behind - from {
 		<-l.places
 	}
-	return n, nil
+	return nil
 }

@@ -86,7 +86,7 @@ func (r *Replay) Run(ctx context.Context) error {
 	ended := make(chan error, 1)
 	go func() { ended <- line.run() }()
 	var workers sync.WaitGroup
-	d := dispatcher{Replay: r, line: line, workers: &workers, publishing: publishing, memory: semaphore.NewWeighted(max(1, r.Bytes))}
+	d := dispatcher{Replay: r, line: line, workers: &workers, publishing: publishing, ending: ctx.Done(), memory: semaphore.NewWeighted(max(1, r.Bytes))}
 	complete := d.all(ctx)
 	workers.Wait()
 	close(line.finished)
@@ -94,7 +94,7 @@ func (r *Replay) Run(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return err
-	case !complete:
+	case !complete || line.behind < line.next: // some of the last ones may have been given up
 		return context.Cause(ctx)
 	}
 	return r.State.complete()
@@ -106,6 +106,7 @@ type dispatcher struct {
 	line       *line
 	workers    *sync.WaitGroup
 	publishing context.Context //nolint:containedctx // of the workers
+	ending     <-chan struct{} // closed when the run is to end: what has failed is not tried again
 	memory     *semaphore.Weighted
 }
 
@@ -258,7 +259,7 @@ func (d *dispatcher) await() bool {
 			if d.Publisher.Ready() == nil {
 				return true
 			}
-		case <-d.publishing.Done():
+		case <-d.ending:
 			return false
 		}
 	}
