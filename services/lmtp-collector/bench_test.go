@@ -51,7 +51,7 @@ func benchIntoMaildir(b *testing.B, writers int) {
 	socket := filepath.Join(b.TempDir(), "lmtp")
 	env := append(settings("amqp://guest:guest@127.0.0.1:1", socket), "LOG_LEVEL=warn",
 		"MAILDIR="+filepath.Join(b.TempDir(), "maildir"), "MAILDIR_KEEP=undelivered")
-	collector := launch(b, env)
+	collector := launchQuiet(b, env, socket)
 	var bare, chain, share []float64
 	for range benchRounds {
 		bare = append(bare, bareWriters(b, writers))
@@ -178,7 +178,7 @@ func benchReplay(b *testing.B) {
 	mails := campaign(benchShort, benchReplays)
 	env := append(settings(broker.URLAt(proxy.Addr()), socket), "LOG_LEVEL=warn",
 		"MAILDIR="+filepath.Join(b.TempDir(), "maildir"), "MAILDIR_KEEP=undelivered")
-	collector := launch(b, env)
+	collector := launchQuiet(b, env, socket)
 	lmtpRate(b, socket, 64, mails)
 	before := barePublisher(b, broker, mails)
 	from := time.Now()
