@@ -22,7 +22,7 @@ import (
 	"spamtraps.internal/libs/rig"
 )
 
-// Figures of BenchmarkMaildir.
+// Figures of the benchmarks.
 const (
 	benchRounds  = 5
 	benchMails   = 2_000 // of a round into the maildir
@@ -31,16 +31,26 @@ const (
 	benchShort   = 20_000 // replays, unless CAMPAIGN=full
 )
 
-// BenchmarkMaildir prints tables. The first: LMTP into the maildir while there is no broker, against as many bare writers, which make the
-// same fsyncs on the same disk and nothing else. The second: how fast the spooled mails are replayed, against a bare publisher with
-// the whole window. The others: what a mail costs with a thousand files in the maildir, and with more, up to a million. Rounds are interleaved; only the
-// shares mean something.
-func BenchmarkMaildir(b *testing.B) {
+// BenchmarkIntoMaildir prints a table: LMTP into the maildir while there is no broker, against as many bare writers, which make the same
+// fsyncs on the same disk and nothing else. Rounds are interleaved; only the shares mean something.
+func BenchmarkIntoMaildir(b *testing.B) {
 	for b.Loop() {
 		for _, writers := range []int{8, 20, 64} {
 			benchIntoMaildir(b, writers)
 		}
+	}
+}
+
+// BenchmarkReplay tells how fast spooled mails are replayed, against a bare publisher with the whole window.
+func BenchmarkReplay(b *testing.B) {
+	for b.Loop() {
 		benchReplay(b)
+	}
+}
+
+// BenchmarkGrowth prints what a mail costs with a thousand files in the maildir, and with more, up to a million.
+func BenchmarkGrowth(b *testing.B) {
+	for b.Loop() {
 		benchGrowth(b, "pending", "undelivered")
 		benchGrowth(b, "done", "all")
 	}
@@ -176,9 +186,9 @@ func benchReplay(b *testing.B) {
 	proxy.Refuse()
 	socket := filepath.Join(b.TempDir(), "lmtp")
 	mails := campaign(benchShort, benchReplays)
-	env := append(settings(broker.URLAt(proxy.Addr()), socket), "LOG_LEVEL=warn",
+	env := append(settings(broker.URLAt(proxy.Addr()), socket),
 		"MAILDIR="+filepath.Join(b.TempDir(), "maildir"), "MAILDIR_KEEP=undelivered")
-	collector := launchQuiet(b, env, socket)
+	collector := launch(b, env)
 	lmtpRate(b, socket, 64, mails)
 	before := barePublisher(b, broker, mails)
 	from := time.Now()

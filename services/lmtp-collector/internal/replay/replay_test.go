@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,10 +33,8 @@ func source(name string, mails int, bad ...int) archive.Source {
 					Name: fmt.Sprintf("%s/%d", name, number), Mark: fmt.Sprintf("%06d", number), Size: 1,
 					Envelope: func() (*maildir.Record, error) { return nil, nil }, //nolint:nilnil // there is none
 					Body: func() ([]byte, time.Time, error) {
-						for _, n := range bad {
-							if n == number {
-								return nil, time.Time{}, errors.New("broken")
-							}
+						if slices.Contains(bad, number) {
+							return nil, time.Time{}, errors.New("broken")
 						}
 						return fmt.Appendf(nil, "%s %d", name, number), time.Unix(1_700_000_000, 0), nil
 					},
