@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,7 +18,8 @@ type copies struct {
 	filled  int
 	began   time.Time
 
-	dropping sync.Mutex // held by the one who drops some
+	dropping sync.Mutex   // held by the one who drops some
+	urgent   atomic.Int32 // how many wait for that who need room
 }
 
 func (c *copies) add(mails, bytes int64) {
@@ -79,15 +81,20 @@ func (c *copies) count(ctx context.Context, done string) {
 	}
 }
 
-// makeRoom sees to it that there is room for size more bytes: copies go, oldest first, before any mail is refused.
+// makeRoom sees to it that there is room for size more bytes: what is to be deleted anyway goes, and then copies, oldest first,
+// before any mail is refused.
 func (m *Maildir) makeRoom(size int64) error {
 	err := m.room(size)
-	if err == nil || !m.copies.any() {
+	if err == nil || !m.copies.any() && !m.leftover.any() {
 		return err
 	}
+	m.copies.urgent.Add(1)
 	m.copies.dropping.Lock()
+	m.copies.urgent.Add(-1)
 	defer m.copies.dropping.Unlock()
-	m.dropUntil(func(time.Time) bool { return m.room(size+moreRoom) == nil })
+	enough := func(time.Time) bool { return m.room(size+moreRoom) == nil }
+	m.dropGone(enough)
+	m.dropUntil(doneFolder, enough)
 	return m.room(size)
 }
 
@@ -101,8 +108,8 @@ func (m *Maildir) dropCopies(ctx context.Context) {
 	}
 	m.copies.dropping.Lock()
 	defer m.copies.dropping.Unlock()
-	m.dropUntil(func(oldest time.Time) bool {
-		if ctx.Err() != nil {
+	m.dropUntil(doneFolder, func(oldest time.Time) bool {
+		if ctx.Err() != nil || m.copies.urgent.Load() > 0 {
 			return true
 		}
 		_, bytes := m.copies.stats()
@@ -111,15 +118,16 @@ func (m *Maildir) dropCopies(ctx context.Context) {
 	})
 }
 
-// dropUntil deletes copies, oldest first, until enough says so or there are no more. The caller holds dropping.
-func (m *Maildir) dropUntil(enough func(oldest time.Time) bool) {
-	buckets, err := listFolder(m.path(doneFolder))
+// dropUntil deletes the mails whose envelopes are in done/ or gone/, oldest first, until enough says so, and tells whether it has. The caller
+// holds dropping.
+func (m *Maildir) dropUntil(folder string, enough func(oldest time.Time) bool) (stopped bool) {
+	buckets, err := listFolder(m.path(folder))
 	if err != nil {
 		m.log.Error().Err(err).Msg("the maildir's copies cannot be listed: none of them can be dropped")
-		return
+		return true
 	}
 	for _, bucket := range buckets {
-		names, err := listFolder(m.path(doneFolder, bucket))
+		names, err := listFolder(m.path(folder, bucket))
 		if err != nil {
 			continue // dropped meanwhile, or the next look says it
 		}
@@ -130,16 +138,19 @@ func (m *Maildir) dropUntil(enough func(oldest time.Time) bool) {
 				continue
 			}
 			if enough(at) {
-				return
+				return true
 			}
-			if err := m.dropCopy(bucket, base, size); err != nil {
+			if err := m.dropCopy(folder, bucket, base, size); err != nil {
 				m.log.Error().Err(err).Str("spool_name", base).Msg("a copy cannot be dropped")
-				return
+				return true
 			}
 		}
-		_ = os.Remove(m.path(doneFolder, bucket)) // it stays when it is being filled
-		m.copies.forget(m.path(doneFolder, bucket))
+		_ = os.Remove(m.path(folder, bucket)) // it stays when it is being filled
+		if folder == doneFolder {
+			m.copies.forget(m.path(folder, bucket))
+		}
 	}
+	return false
 }
 
 // forget makes sure that a bucket which is no more is not filled any further.
@@ -154,14 +165,16 @@ func (c *copies) forget(bucket string) {
 // lookAgain is how long a look through the folders for copies that mail programs have moved about is good for.
 const lookAgain = 10 * time.Minute
 
-func (m *Maildir) dropCopy(bucket, name string, size int64) error {
+func (m *Maildir) dropCopy(folder, bucket, name string, size int64) error {
 	if err := m.removeMail(name, time.Now().Add(-lookAgain)); err != nil {
 		return err
 	}
-	if err := remove(m.path(doneFolder, bucket, name+envelopeSuffix)); err != nil {
+	if err := remove(m.path(folder, bucket, name+envelopeSuffix)); err != nil {
 		return err
 	}
-	m.copies.add(-1, -size)
-	m.metrics.dropped.Inc()
+	if folder == doneFolder {
+		m.copies.add(-1, -size)
+		m.metrics.dropped.Inc()
+	}
 	return nil
 }

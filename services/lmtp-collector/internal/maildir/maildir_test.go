@@ -90,6 +90,14 @@ func next(t testing.TB, m *Maildir) Waiting {
 	return w
 }
 
+// clearGone deletes what the broker has, as Run does.
+func clearGone(t testing.TB, m *Maildir) {
+	t.Helper()
+	if !m.clearGone(t.Context()) {
+		t.Error("what is gone could not be deleted")
+	}
+}
+
 // none fails if there is a mail that waits.
 func none(t testing.TB, m *Maildir) {
 	t.Helper()
@@ -145,6 +153,7 @@ func TestWhatIsStoredIsPublished(t *testing.T) {
 		}
 	}
 	none(t, m)
+	clearGone(t, m)
 	if left := files(t, m); len(left) > 0 {
 		t.Errorf("left: %q", left)
 	}
@@ -205,22 +214,44 @@ func TestCrashes(t *testing.T) {
 			mustRename(t, m.path(newFolder, name), m.path(tmpFolder, name))
 		}, false},
 		{"both have their names", func(_ *testing.T, m *Maildir) { stored(m) }, true},
-		{"the note of a delivered mail, and the mail", func(t *testing.T, m *Maildir) {
+		{"half an envelope in its bucket, and the mail in tmp", func(t *testing.T, m *Maildir) {
 			t.Helper()
 			name, bucket := stored(m)
-			mustRename(t, m.path(pendingFolder, bucket, name+envelopeSuffix), m.path(tmpFolder, name+goneSuffix))
+			mustRename(t, m.path(newFolder, name), m.path(tmpFolder, name))
+			if err := os.Truncate(m.path(pendingFolder, bucket, name+envelopeSuffix), 7); err != nil {
+				t.Fatal(err)
+			}
 		}, false},
-		{"the note of a delivered mail, and the mail elsewhere", func(t *testing.T, m *Maildir) {
+		{"half a copy", func(t *testing.T, m *Maildir) {
 			t.Helper()
 			name, bucket := stored(m)
-			mustRename(t, m.path(pendingFolder, bucket, name+envelopeSuffix), m.path(tmpFolder, name+goneSuffix))
-			mustRename(t, m.path(newFolder, name), m.path(curFolder, name+":2,Sa"))
+			mustRename(t, m.path(newFolder, name), m.path(tmpFolder, name))
+			mustRename(t, m.path(pendingFolder, bucket), m.path(doneFolder, bucket))
 		}, false},
-		{"the note alone", func(t *testing.T, m *Maildir) {
+		{"delivered", func(t *testing.T, m *Maildir) {
 			t.Helper()
-			name, bucket := stored(m)
-			mustRename(t, m.path(pendingFolder, bucket, name+envelopeSuffix), m.path(tmpFolder, name+goneSuffix))
-			if err := os.Remove(m.path(newFolder, name)); err != nil {
+			store(t, m, "mail")
+			if err := m.Delivered(next(t, m)); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+		{"delivered, and the mail elsewhere", func(t *testing.T, m *Maildir) {
+			t.Helper()
+			store(t, m, "mail")
+			w := next(t, m)
+			mustRename(t, m.path(newFolder, w.Name), m.path(curFolder, w.Name+":2,Sa"))
+			if err := m.Delivered(w); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+		{"delivered, and the mail deleted already", func(t *testing.T, m *Maildir) {
+			t.Helper()
+			store(t, m, "mail")
+			w := next(t, m)
+			if err := m.Delivered(w); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Remove(m.path(newFolder, w.Name)); err != nil {
 				t.Fatal(err)
 			}
 		}, false},
@@ -238,6 +269,7 @@ func TestCrashes(t *testing.T) {
 			m = openAt(t, m.cfg.Path)
 			if !c.waits {
 				none(t, m)
+				clearGone(t, m)
 				if left := files(t, m); len(left) > 0 {
 					t.Errorf("left: %q", left)
 				}
@@ -251,6 +283,7 @@ func TestCrashes(t *testing.T) {
 			if err := m.Delivered(w); err != nil {
 				t.Error(err)
 			}
+			clearGone(t, m)
 			if left := files(t, m); len(left) > 0 {
 				t.Errorf("left: %q", left)
 			}
@@ -274,6 +307,7 @@ func TestForeignFilesStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	none(t, m)
+	clearGone(t, m)
 	slices.Sort(foreign)
 	if left := files(t, m); !slices.Equal(left, foreign) {
 		t.Errorf("left: %q, want %q", left, foreign)
@@ -295,7 +329,8 @@ func TestMovedAbout(t *testing.T) {
 				if err := m.Delivered(w); err != nil {
 					t.Fatal(err)
 				}
-				m.dropUntil(func(time.Time) bool { return false })
+				m.dropUntil(goneFolder, func(time.Time) bool { return false })
+				m.dropUntil(doneFolder, func(time.Time) bool { return false })
 				if left := files(t, m); len(left) > 0 {
 					t.Errorf("left: %q", left)
 				}
@@ -463,9 +498,8 @@ func TestCopiesGo(t *testing.T) {
 	path := t.TempDir()
 	m := openAt(t, path, keepAll)
 	for i := range 10 {
-		if err := m.Keep(message(t, fmt.Sprintf("copy %d", i))); err != nil {
-			t.Fatal(err)
-		}
+		m.Keep(message(t, fmt.Sprintf("copy %d", i)))
+		m.writer.wait() // each of a time of its own
 	}
 	store(t, m, "waits")
 	store(t, m, "delivered")
@@ -504,9 +538,8 @@ func TestCopiesGoBeforeMailIsRefused(t *testing.T) {
 	m := openAt(t, path, keepAll, func(c *Config) { c.MinFree = 1 << 20 })
 	body := strings.Repeat("x", 100_000)
 	for m.room(200_000) == nil {
-		if err := m.Keep(message(t, body)); err != nil {
-			t.Fatal(err)
-		}
+		m.Keep(message(t, body))
+		m.writer.wait()
 	}
 	copies := m.Stats().Copies
 	if err := m.Ready(); err != nil {

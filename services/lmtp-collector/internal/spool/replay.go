@@ -62,9 +62,12 @@ func (s *Spool) await(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	}
+	if s.mayTry() {
+		return true
+	}
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	for s.publisher.Ready() != nil || time.Now().UnixNano() < s.notBefore.Load() {
+	for !s.mayTry() {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -73,6 +76,10 @@ func (s *Spool) await(ctx context.Context) bool {
 		}
 	}
 	return true
+}
+
+func (s *Spool) mayTry() bool {
+	return s.publisher.Ready() == nil && time.Now().UnixNano() >= s.notBefore.Load()
 }
 
 // replay tries one mail of the maildir.
