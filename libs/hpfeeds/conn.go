@@ -27,9 +27,10 @@ type Conn struct {
 	messages chan Message
 	done     chan struct{}
 
-	wmu   sync.Mutex // of all that follows up to the next mutex; held while writing
-	out   *bufio.Writer
-	frame []byte // the head of the frame that is being written
+	wmu     sync.Mutex // of all that follows up to the next mutex; held while writing
+	out     *bufio.Writer
+	frame   []byte // the head of the frame that is being written
+	checked string // a channel that is fit
 
 	mu         sync.Mutex
 	err        *Error
@@ -62,23 +63,26 @@ func (c *Conn) Broker() string { return c.broker }
 // the broker's side does not read, for at most 30 s without any progress. The payload may be reused when it returns. A payload or a channel
 // that no frame can carry is a permanent *Error with ReasonName and leaves the Conn as it is; any other error has ended it.
 func (c *Conn) Publish(channel string, payload []byte) error {
-	if problem := CheckName(channel); problem != "" {
-		return unfit("the channel %s", problem)
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	if channel != c.checked {
+		if problem := CheckName(channel); problem != "" {
+			return unfit("the channel %s", problem)
+		}
+		c.checked = channel
 	}
 	if most := c.limit(channel); int64(len(payload)) > most {
 		return unfit("the payload has %d bytes, and %d fit for channel %q", len(payload), most, channel)
 	}
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
 	if err := c.Err(); err != nil {
 		return err
 	}
 	c.frame = AppendPublish(c.frame[:0], c.ident, channel, len(payload))
 	if _, err := c.out.Write(c.frame); err != nil {
-		return c.fail(err)
+		return c.failWrite(err)
 	}
 	if _, err := c.out.Write(payload); err != nil {
-		return c.fail(err)
+		return c.failWrite(err)
 	}
 	return nil
 }
@@ -95,7 +99,7 @@ func (c *Conn) Flush() error {
 		return err
 	}
 	if err := c.out.Flush(); err != nil {
-		return c.fail(err)
+		return c.failWrite(err)
 	}
 	return nil
 }
@@ -152,7 +156,7 @@ func (c *Conn) subscribe(channels []string, frame func(b []byte, ident, channel 
 		return err
 	}
 	if err := c.send(frames); err != nil {
-		return c.fail(err)
+		return c.failWrite(err)
 	}
 	return nil
 }
@@ -215,6 +219,20 @@ var errClosed = errors.New("hpfeeds: the connection was closed by us")
 // fail ends the Conn, if nothing has before, and returns why it ended.
 func (c *Conn) fail(err error) error {
 	return c.end(c.describe(err))
+}
+
+// failWrite ends the Conn over a write that failed. A broker that says no closes at once, while we still write: so what it has said before
+// that, which lies in the kernel, is read first, because it is why.
+func (c *Conn) failWrite(err error) error {
+	if !errors.As(err, new(*silentError)) {
+		patience := time.NewTimer(lastWords)
+		defer patience.Stop()
+		select {
+		case <-c.done:
+		case <-patience.C:
+		}
+	}
+	return c.fail(err)
 }
 
 func (c *Conn) describe(err error) *Error {

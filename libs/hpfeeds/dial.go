@@ -23,6 +23,8 @@ const (
 	// writeSilence is how long a broker may take nothing of what we send, and also how long what was sent may stay unacknowledged by its
 	// kernel: so a peer that is gone, or whose process has stopped, is noticed in any case.
 	writeSilence = 30 * time.Second
+	// lastWords is how long after a failed write the broker's reason is waited for.
+	lastWords = 250 * time.Millisecond
 	// hangUpTime is how soon after the login a connection that is closed without a word counts as refused, maybe.
 	hangUpTime = 5 * time.Second
 	// writeBuffer is how much is gathered before it is written.
