@@ -1,5 +1,6 @@
-// Package amqp hands messages to a RabbitMQ broker and lets go of none before the broker has confirmed and routed it. It
-// knows connections, confirms, returns and budgets, and nothing of mail.
+// Package amqp hands messages to a RabbitMQ broker (Publisher), lets go of none before the broker has confirmed and routed it, and takes
+// messages out of a queue (Consumer), which keeps each until its user has acknowledged it. It knows connections, confirms, returns and
+// budgets, and nothing of mail.
 package amqp
 
 import (
