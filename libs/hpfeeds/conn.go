@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,6 +32,8 @@ type Conn struct {
 	out     *bufio.Writer
 	frame   []byte // the head of the frame that is being written
 	checked string // a channel that is fit
+
+	gathered atomic.Int64 // bytes that are not with the kernel yet
 
 	mu         sync.Mutex
 	err        *Error
@@ -78,6 +81,8 @@ func (c *Conn) Publish(channel string, payload []byte) error {
 		return err
 	}
 	c.frame = AppendPublish(c.frame[:0], c.ident, channel, len(payload))
+	c.gathered.Store(int64(c.out.Buffered() + len(c.frame) + len(payload)))
+	defer func() { c.gathered.Store(int64(c.out.Buffered())) }()
 	if _, err := c.out.Write(c.frame); err != nil {
 		return c.failWrite(err)
 	}
@@ -98,6 +103,7 @@ func (c *Conn) Flush() error {
 	if err := c.Err(); err != nil {
 		return err
 	}
+	defer func() { c.gathered.Store(int64(c.out.Buffered())) }()
 	if err := c.out.Flush(); err != nil {
 		return c.failWrite(err)
 	}
@@ -105,19 +111,18 @@ func (c *Conn) Flush() error {
 }
 
 // Unsent returns how many bytes have been published, but not acknowledged by the kernel at the broker's side; 0 means that all of them have
-// reached its machine, or that of a proxy before it, which is not to say that the broker has read them. It needs a real socket. After a
-// failure it returns that.
+// reached its machine, or that of a proxy before it, which is not to say that the broker has read them. It needs a real socket. It
+// never blocks, also not while Publish does. After a failure it returns that.
 func (c *Conn) Unsent() (int, error) {
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
-	if err := c.Err(); err != nil {
-		return 0, err
-	}
+	gathered := c.gathered.Load() // before the kernel is asked, or bytes on their way into it would be seen by neither
 	n, err := unacknowledged(c.link.Conn)
 	if err != nil {
 		return 0, c.fail(err)
 	}
-	return c.out.Buffered() + n, nil
+	if err := c.Err(); err != nil {
+		return 0, err
+	}
+	return int(gathered) + n, nil
 }
 
 // Subscribe asks for the messages of channels; Receive returns them. It does not know whether the broker allows it: one that does not ends
@@ -155,6 +160,7 @@ func (c *Conn) subscribe(channels []string, frame func(b []byte, ident, channel 
 	if err := c.Err(); err != nil {
 		return err
 	}
+	defer func() { c.gathered.Store(int64(c.out.Buffered())) }()
 	if err := c.send(frames); err != nil {
 		return c.failWrite(err)
 	}

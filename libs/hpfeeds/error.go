@@ -37,7 +37,7 @@ const (
 	ReasonHungUp      Reason = "hung_up"     // closed soon after the login, without a word: it may mean no as well
 	ReasonClosed      Reason = "closed"      // the connection was closed or reset
 	ReasonSilent      Reason = "silent"      // the broker did not answer or read in time
-	ReasonProtocol    Reason = "protocol"    // what the broker sends is not hpfeeds
+	ReasonProtocol    Reason = "protocol"    // what the broker sends is not hpfeeds; permanent when it was never any better
 	ReasonEnded       Reason = "ended"       // Close was called, or the caller's context ended
 )
 

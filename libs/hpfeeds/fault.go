@@ -23,8 +23,11 @@ func dialError(ctx context.Context, cfg *Config, err error) *Error {
 		err = &silentError{doing: "of a login", limit: loginLimit}
 	}
 	e := fault("cannot connect to "+cfg.Address(), err)
-	if e.Reason == ReasonClosed {
+	switch e.Reason {
+	case ReasonClosed:
 		e.Reason = ReasonUnreachable
+	case ReasonProtocol:
+		e.Permanent = true // something else listens there
 	}
 	return e
 }
