@@ -65,6 +65,8 @@ type Config struct {
 	TLS *tls.Config
 	// Log tells who comes and goes and what was refused.
 	Log zerolog.Logger
+
+	nonce func() []byte // nil: four random bytes
 }
 
 // Broker is a running broker. All methods are safe for concurrent use.
@@ -107,6 +109,9 @@ func New(cfg Config) *Broker {
 	}
 	if b.cfg.QueueBytes == 0 {
 		b.cfg.QueueBytes = 50 << 20
+	}
+	if b.cfg.nonce == nil {
+		b.cfg.nonce = newNonce
 	}
 	if b.cfg.SlowLimit == 0 {
 		b.cfg.SlowLimit = time.Minute

@@ -119,7 +119,7 @@ func (p *peer) login() (*hpfeeds.Reader, error) {
 			return nil, fmt.Errorf("TLS: %w", err)
 		}
 	}
-	nonce := newNonce()
+	nonce := p.broker.cfg.nonce()
 	p.put1(message{head: hpfeeds.AppendInfo(nil, p.broker.name, nonce), frame: true})
 	in := hpfeeds.NewReader(p.conn, p.broker.limit)
 	f, err := in.Next()

@@ -55,8 +55,12 @@ var scripts = map[string]func(*visit){
 	"frame-4gib":          func(v *visit) { v.greet(4); v.frames(1); v.send([]byte{0xff, 0xff, 0xff, 0xff, 3}); v.pour() },
 	"publish-1gib":        func(v *visit) { v.greet(4); v.frames(1); v.send([]byte{0x40, 0, 0, 0, 3}); v.pour() },
 	"unsolicited-publish": func(v *visit) { v.greet(4); v.frames(1); v.repeat(publishFrame) },
-	"error-flood":         func(v *visit) { v.greet(4); v.frames(1); v.repeat(hpfeeds.AppendError(nil, strings.Repeat("no ", 300))) },
-	"info-flood":          func(v *visit) { v.greet(4); v.repeat(hpfeeds.AppendInfo(nil, "again", []byte{1, 2, 3, 4})) },
+	"error-flood": func(v *visit) {
+		v.greet(4)
+		v.frames(1)
+		v.repeat(hpfeeds.AppendError(nil, strings.Repeat("no ", 300)))
+	},
+	"info-flood": func(v *visit) { v.greet(4); v.repeat(hpfeeds.AppendInfo(nil, "again", []byte{1, 2, 3, 4})) },
 }
 
 var publishFrame = append(hpfeeds.AppendPublish(nil, "nobody", "nothing", 100<<10), make([]byte, 100<<10)...)
