@@ -216,7 +216,7 @@ func (c *Conn) Idle() time.Duration {
 
 // Close ends the Conn at once, and whatever waits in it. What has gathered is not sent: Flush does that. It never blocks, and returns nil.
 func (c *Conn) Close() error {
-	c.end(&Error{Reason: ReasonEnded, Err: errClosed})
+	_ = c.end(&Error{Reason: ReasonEnded, Err: errClosed})
 	return nil
 }
 
@@ -261,7 +261,7 @@ func (c *Conn) end(e *Error) error {
 	}
 	e = c.err
 	c.mu.Unlock()
-	_ = c.link.Conn.Close() // not TLS's Close, which would first try to write
+	_ = c.link.Close() // not TLS's Close, which would first try to write
 	return e
 }
 

@@ -91,8 +91,15 @@ func TestPublishAndReceive(t *testing.T) {
 	}
 	var sent []hpfeeds.Message
 	for i, payload := range [][]byte{
-		[]byte("a mail"), {}, {0}, bytes.Repeat([]byte{0, 0xff, '\r', '\n'}, 1000), make([]byte, writeBuffer-40), make([]byte, writeBuffer), make([]byte, writeBuffer+1),
-		make([]byte, hpfeeds.MaxPayload("writer", "spam.mails")), []byte("the last"),
+		[]byte("a mail"),
+		{},
+		{0},
+		bytes.Repeat([]byte{0, 0xff, '\r', '\n'}, 1000),
+		make([]byte, writeBuffer-40),
+		make([]byte, writeBuffer),
+		make([]byte, writeBuffer+1),
+		make([]byte, hpfeeds.MaxPayload("writer", "spam.mails")),
+		[]byte("the last"),
 	} {
 		channel := []string{"spam.mails", "spam.other"}[i%2]
 		if err := out.Publish(channel, payload); err != nil {
@@ -461,7 +468,7 @@ func TestDialGivesUp(t *testing.T) {
 func TestUnreachable(t *testing.T) {
 	cfg := hpfeeds.Defaults()
 	cfg.Host = "127.0.0.1"
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

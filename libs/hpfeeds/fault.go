@@ -34,8 +34,7 @@ func dialError(ctx context.Context, cfg *Config, err error) *Error {
 
 // fault describes what went wrong while we were doing something.
 func fault(doing string, err error) *Error {
-	var told *Error
-	if errors.As(err, &told) {
+	if told, ok := errors.AsType[*Error](err); ok {
 		return &Error{Permanent: told.Permanent, Reason: told.Reason, Err: fmt.Errorf("hpfeeds: %s: %w", doing, told.Err)}
 	}
 	why, reason, permanent := describe(err)

@@ -94,7 +94,7 @@ func TestReferenceClient(t *testing.T) {
 			continue
 		}
 		if words[0] == "login" {
-			conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", broker.Port))
+			conn, err := rawDial(t, broker.Port)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -244,10 +244,15 @@ func mail(ident, channel string, size int) []byte {
 	return append(hpfeeds.AppendPublish(nil, ident, channel, size), make([]byte, size)...)
 }
 
+func rawDial(t *testing.T, port int) (net.Conn, error) {
+	t.Helper()
+	return (&net.Dialer{}).DialContext(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+}
+
 // rawLogin logs in as the writer.
 func rawLogin(t *testing.T, broker *Running) (net.Conn, *hpfeeds.Reader) {
 	t.Helper()
-	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", broker.Port))
+	conn, err := rawDial(t, broker.Port)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +275,7 @@ func rawLogin(t *testing.T, broker *Running) (net.Conn, *hpfeeds.Reader) {
 // TestFirstFrame: nothing but AUTH may be said first.
 func TestFirstFrame(t *testing.T) {
 	broker := Start(t, Config{Users: users()})
-	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", broker.Port))
+	conn, err := rawDial(t, broker.Port)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -469,7 +474,7 @@ func TestTooManyConnections(t *testing.T) {
 		}
 	}()
 	for range maxConnections {
-		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", broker.Port))
+		c, err := rawDial(t, broker.Port)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -63,11 +63,11 @@ func (p *peer) serve() {
 		p.write()
 	}()
 	err := p.speak()
-	log := p.broker.cfg.Log.Info()
+	cause := ""
 	if err != nil && !errors.Is(err, io.EOF) {
-		log = log.Str("cause", hpfeeds.Sanitize(err.Error()))
+		cause = hpfeeds.Sanitize(err.Error())
 	}
-	log.Str("ident", hpfeeds.Sanitize(p.ident)).Stringer("remote", p.raw.RemoteAddr()).Msg("disconnected")
+	p.broker.cfg.Log.Info().Str("ident", hpfeeds.Sanitize(p.ident)).Stringer("remote", p.raw.RemoteAddr()).Str("cause", cause).Msg("disconnected")
 	for channel := range p.channels {
 		p.broker.unsubscribe(p, channel)
 	}

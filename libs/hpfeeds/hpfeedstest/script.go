@@ -191,7 +191,8 @@ func (v *visit) frame() bool {
 
 // sink reads all that comes.
 func (v *visit) sink() {
-	for !v.failed && v.frame() { //nolint:revive // it is the reading that is wanted
+	for !v.failed {
+		v.failed = !v.frame()
 	}
 }
 

@@ -201,7 +201,7 @@ func (p *Process) await() error {
 }
 
 func (p *Process) greets() bool {
-	conn, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p.Port)), time.Second)
+	conn, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p.Port)), time.Second) //nolint:noctx // it is short
 	if err != nil {
 		return false
 	}
