@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 
 	"spamtraps.internal/hpfeeds-bridge/internal/bridge"
+	"spamtraps.internal/hpfeeds-bridge/internal/command"
 	"spamtraps.internal/hpfeeds-bridge/internal/config"
 	"spamtraps.internal/libs/amqp"
 	"spamtraps.internal/libs/daemon"
@@ -18,6 +19,7 @@ var service = daemon.Service[config.Config]{
 	About:    "Publishes the mail that is in RabbitMQ to an hpfeeds broker; it acknowledges only what that broker has.",
 	Defaults: config.Defaults,
 	Run:      run,
+	Commands: []daemon.Command[config.Config]{command.Deadletter()},
 }
 
 func main() { os.Exit(daemon.Main(service, daemon.OSProcess())) }

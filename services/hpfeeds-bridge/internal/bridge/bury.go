@@ -96,7 +96,7 @@ func letter(d *amqp091.Delivery, v verdict, queue string, now time.Time) amqp091
 	headers[HeaderQueue], headers[HeaderAt] = queue, now.UTC().Format(time.RFC3339)
 	id := d.MessageId
 	if id == "" { // a dead letter needs one
-		sum := key(d.Body)
+		sum := Key(d.Body)
 		id = "dead-" + hex.EncodeToString(sum[:])
 	}
 	return amqp091.Publishing{

@@ -24,8 +24,8 @@ type suspects struct {
 	cause   error // of the last strike
 }
 
-// key tells mails apart.
-func key(body []byte) [sha256.Size]byte { return sha256.Sum256(body) }
+// Key tells mails apart by their bytes.
+func Key(body []byte) [sha256.Size]byte { return sha256.Sum256(body) }
 
 // failed notes that a connection has failed with so many mails on their way; alone is the mail if there was only one.
 func (s *suspects) failed(err error, flying int, alone []byte) {
@@ -45,7 +45,7 @@ func (s *suspects) failed(err error, flying int, alone []byte) {
 	if s.struck == nil {
 		s.struck = make(map[[sha256.Size]byte]int)
 	}
-	if k := key(alone); len(s.struck) < maxSuspects || s.struck[k] > 0 {
+	if k := Key(alone); len(s.struck) < maxSuspects || s.struck[k] > 0 {
 		s.struck[k]++
 		s.cause = err
 	}
@@ -61,14 +61,14 @@ func (s *suspects) away(err error) {
 
 // suspected tells whether a mail is to be held back.
 func (s *suspects) suspected(body []byte) bool {
-	return len(s.struck) > 0 && s.struck[key(body)] >= strikes
+	return len(s.struck) > 0 && s.struck[Key(body)] >= strikes
 }
 
 // passed notes that a mail went through alone.
 func (s *suspects) passed(body []byte) {
 	s.careful = max(0, s.careful-1)
-	delete(s.struck, key(body))
+	delete(s.struck, Key(body))
 }
 
 // forget takes a mail off the list, because its fate is settled.
-func (s *suspects) forget(body []byte) { delete(s.struck, key(body)) }
+func (s *suspects) forget(body []byte) { delete(s.struck, Key(body)) }
