@@ -19,7 +19,7 @@ var service = daemon.Service[config.Config]{
 	About:    "Publishes the mail that is in RabbitMQ to an hpfeeds broker; it acknowledges only what that broker has.",
 	Defaults: config.Defaults,
 	Run:      run,
-	Commands: []daemon.Command[config.Config]{command.Deadletter()},
+	Commands: []daemon.Command[config.Config]{command.Tail(), command.Check(), command.Deadletter()},
 }
 
 func main() { os.Exit(daemon.Main(service, daemon.OSProcess())) }
