@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 export PATH := /usr/local/lib/spamtraps-go/bin:$(PATH)
 export SPAMTRAPS_VERSION ?= dev
 
-SERVICES := lmtp-collector
+SERVICES := lmtp-collector hpfeeds-bridge hpfeeds-broker
 MODULES  := libs e2e $(addprefix services/,$(SERVICES))
 PACKAGES := $(addsuffix /...,$(addprefix ./,$(MODULES)))
 

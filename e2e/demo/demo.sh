@@ -8,7 +8,8 @@ export COMPOSE_PROJECT_NAME=spamtraps-demo
 export SPAMTRAPS_VERSION=${SPAMTRAPS_VERSION:-dev}
 # Ports of the host that nobody else has, for the pages to look at.
 export SMTP_PUBLISH=127.0.0.1:0 RABBITMQ_AMQP_PUBLISH=127.0.0.1:0 RABBITMQ_UI_PUBLISH=127.0.0.1:0
-export LMTP_COLLECTOR_ADMIN_PUBLISH=127.0.0.1:0
+export LMTP_COLLECTOR_ADMIN_PUBLISH=127.0.0.1:0 HPFEEDS_BRIDGE_ADMIN_PUBLISH=127.0.0.1:0
+export HPFEEDS_BROKER_PUBLISH=127.0.0.1:0 HPFEEDS_BROKER_ADMIN_PUBLISH=127.0.0.1:0
 # Postfix tries again after seconds instead of a minute: people are watching.
 export POSTFIX_QUEUE_RUN_DELAY=2s POSTFIX_MINIMAL_BACKOFF_TIME=2s POSTFIX_MAXIMAL_BACKOFF_TIME=4s
 mails=${DEMO_MAILS:-1000}
@@ -33,15 +34,17 @@ waiting() {
 say() { printf '\n== %s\n' "$*"; }
 
 if [ "${1:-}" = down ]; then
-	compose --profile demo down --volumes --remove-orphans --timeout 5
+	compose --profile demo --profile hpfeeds down --volumes --remove-orphans --timeout 5
 	exit
 fi
 
 say "images"
 tools/images.sh
-say "starting RabbitMQ, lmtp-collector and Postfix"
-# Compose waits for RabbitMQ and the collector to be healthy; the driver tries until Postfix answers.
-compose up -d --no-build >/dev/null 2>&1 || compose up -d --no-build
+say "starting RabbitMQ, lmtp-collector, Postfix, hpfeeds-bridge and a small hpfeeds broker"
+# Compose waits for RabbitMQ and the collector to be healthy; the driver tries until Postfix answers. The broker comes first, because it makes
+# the secrets of the bridge and of the subscriber.
+compose --profile hpfeeds up -d --no-build hpfeeds-broker >/dev/null 2>&1 || compose --profile hpfeeds up -d --no-build hpfeeds-broker
+compose --profile hpfeeds up -d --no-build >/dev/null 2>&1 || compose --profile hpfeeds up -d --no-build
 
 say "a few mails, by SMTP to Postfix"
 driver show
@@ -88,11 +91,47 @@ echo "RabbitMQ starts again"
 say "what arrived"
 driver count -id "$burst" -n "$mails"
 
+say "hpfeeds: what hpfeeds-bridge tail, a subscriber, has seen so far (the last of it)"
+docker logs --tail 4 "$(container tail)" 2>/dev/null
+
+say "a burst of $mails mails; in mid-burst hpfeeds-bridge is killed, then the hpfeeds broker"
+feed=feed-$$
+# seen prints the numbers of the burst's mails that the subscriber has printed, as often as it has.
+seen() { docker logs "$(container tail)" 2>/dev/null | grep -oE "Burst $1, mail [0-9]+\$" || true; }
+driver send -id "$feed" -n "$mails" >"$progress" &
+sender=$!
+accepted $((mails * 3 / 10 / 100 * 100))
+docker kill -s KILL "$(container hpfeeds-bridge)" >/dev/null
+echo "SIGKILL to hpfeeds-bridge"
+accepted $((mails * 5 / 10 / 100 * 100))
+docker start "$(container hpfeeds-bridge)" >/dev/null
+echo "hpfeeds-bridge starts again"
+# While it has a backlog to carry, or else nothing would be on its way.
+docker kill -s KILL "$(container hpfeeds-broker)" >/dev/null
+echo "SIGKILL to the hpfeeds broker"
+accepted $((mails * 8 / 10 / 100 * 100))
+docker start "$(container hpfeeds-broker)" >/dev/null
+echo "the hpfeeds broker starts again"
+wait $sender
+tail -1 "$progress"
+arrived=0
+for _ in $(seq 600); do
+	arrived=$(seen "$feed" | sort -u | wc -l)
+	[ "$arrived" -lt "$mails" ] || break
+	sleep 0.2
+done
+
+say "what the subscriber has seen"
+echo "$mails accepted, $arrived seen by hpfeeds-bridge tail, $(($(seen "$feed" | wc -l) - arrived)) duplicates"
+[ "$arrived" = "$mails" ] || { echo "$((mails - arrived)) mails are missing" >&2; exit 1; }
+
 cat <<TXT
 
 Look around:
   RabbitMQ          http://$(port rabbitmq 15672), user admin, password: docker exec $(container rabbitmq | cut -c1-12) cat /secrets/admin/password
   lmtp-collector    http://$(port lmtp-collector 9602)/readyz and /metrics
+  hpfeeds-bridge    http://$(port hpfeeds-bridge 9603)/readyz and /metrics
+  the feed          docker logs -f $(container tail | cut -c1-12)
   SMTP              $(port postfix 25)
 Remove it all: make demo-down
 TXT

@@ -34,7 +34,7 @@ func silenceLimit(heartbeat time.Duration) time.Duration { return heartbeat * 3 
 
 // dial opens an AMQP connection to b. When ctx ends it returns at once. The wire is what to cut when the connection has to go,
 // whatever state the library is in.
-func dial(ctx context.Context, cfg *Config, b broker) (*amqp091.Connection, *wire, error) {
+func dial(ctx context.Context, cfg *Config, b broker, gate *gate) (*amqp091.Connection, *wire, error) {
 	tcp, err := (&net.Dialer{Timeout: dialLimit}).DialContext(ctx, "tcp", b.address())
 	if err != nil {
 		return nil, nil, newFault("cannot reach "+b.address(), err)
@@ -51,7 +51,7 @@ func dial(ctx context.Context, cfg *Config, b broker) (*amqp091.Connection, *wir
 			return nil, nil, newFault("cannot reach "+b.address(), err)
 		}
 	}
-	wire := newWire(conn, link)
+	wire := newWire(conn, link, gate)
 	// Open and not DialConfig: there is no URL whose password an error could quote, and the wire lies above TLS, so that
 	// what is gathered is also encrypted in one piece.
 	connection, err := amqp091.Open(wire, amqp091.Config{

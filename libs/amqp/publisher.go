@@ -1,5 +1,6 @@
-// Package amqp hands messages to a RabbitMQ broker and lets go of none before the broker has confirmed and routed it. It
-// knows connections, confirms, returns and budgets, and nothing of mail.
+// Package amqp hands messages to a RabbitMQ broker (Publisher), lets go of none before the broker has confirmed and routed it, and takes
+// messages out of a queue (Consumer), which keeps each until its user has acknowledged it. It knows connections, confirms, returns and
+// budgets, and nothing of mail.
 package amqp
 
 import (
@@ -30,13 +31,12 @@ type Publisher struct {
 	door    *door
 	metrics *metrics
 
-	limit      atomic.Int64           // largest body: as configured, or what the broker has said
-	tooLarge   atomic.Bool            // the last session ended because of a larger one
-	forbidden  atomic.Bool            // it has been said that the broker's own definitions own the binding
-	unverified atomic.Bool            // it has been said that certificates are not verified
-	backlog    atomic.Pointer[string] // what is to be said of the backlog queue, if anything
+	limit     atomic.Int64           // largest body: as configured, or what the broker has said
+	tooLarge  atomic.Bool            // the last session ended because of a larger one
+	forbidden atomic.Bool            // it has been said that the broker's own definitions own the binding
+	backlog   atomic.Pointer[string] // what is to be said of the backlog queue, if anything
 
-	next         int // broker to try first; only Run's goroutine uses it
+	brokers      brokers // only Run's goroutine uses it
 	backlogEvery time.Duration
 	stopGrace    time.Duration
 	jitter       func(time.Duration) time.Duration
@@ -56,6 +56,7 @@ func NewPublisher(cfg Config, log zerolog.Logger, reg prometheus.Registerer) *Pu
 		stopGrace:    5 * time.Second,
 		jitter:       fullJitter,
 	}
+	p.brokers = brokers{cfg: &p.cfg, use: "publish at", log: &p.log}
 	p.limit.Store(cfg.MaxMessageBytes)
 	p.metrics = newMetrics(reg, p)
 	return p

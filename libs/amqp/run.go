@@ -3,8 +3,6 @@ package amqp
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -54,71 +52,23 @@ func (p *Publisher) away(err error) {
 	p.connection.warn(&p.log, what, why)
 }
 
-// connect tries each broker once, beginning behind the one that was lost, and returns a session on the first that works.
+// connect returns a session on the first broker that works.
 func (p *Publisher) connect(ctx context.Context) (*session, error) {
-	brokers, err := p.cfg.brokers()
-	if err != nil {
-		return nil, newFault("cannot connect", err)
-	}
-	var faults []*fault
-	for i := range brokers {
-		at := (p.next + i) % len(brokers)
-		s, err := p.session(ctx, brokers[at])
-		if err == nil {
-			p.next = at + 1
-			return s, nil
+	var made *session
+	err := p.brokers.connect(ctx, func(c *connection) error {
+		made = &session{
+			connection: c,
+			lanes:      make(chan *lane, lanes),
+			blocks:     make(chan amqp091.Blocking, 8),
+			doubted:    make(chan struct{}, 1),
 		}
-		f, ok := errors.AsType[*fault](err)
-		if !ok {
-			f = newFault("cannot use "+brokers[at].address(), err)
-		}
-		faults = append(faults, f)
-	}
-	return nil, merge(faults)
-}
-
-// merge makes one fault of those that the brokers of a list had. It is slow only if all are.
-func merge(faults []*fault) *fault {
-	if len(faults) == 1 {
-		return faults[0]
-	}
-	all := &fault{what: "cannot use any broker", slow: true}
-	var words []string
-	for _, f := range faults {
-		words = append(words, f.Error())
-		all.slow = all.slow && f.slow
-		all.cause = f
-	}
-	all.why = strings.Join(words, "; ")
-	return all
-}
-
-// session connects to one broker and makes everything ready for the first publish.
-func (p *Publisher) session(ctx context.Context, b broker) (*session, error) {
-	if b.tls && !p.cfg.CheckCert && !p.unverified.Swap(true) {
-		p.log.Warn().Msg("amqp: the broker's certificate is not verified (AMQP_CHECK_CERT)")
-	}
-	ctx, cancel := context.WithTimeout(ctx, setupLimit)
-	defer cancel()
-	conn, wire, err := dial(ctx, &p.cfg, b)
+		c.over = func(err error) { p.sessionOver(made, err) }
+		return p.prepare(made)
+	})
 	if err != nil {
 		return nil, err
 	}
-	s := &session{
-		cfg: &p.cfg, broker: b, conn: conn, wire: wire,
-		lanes:   make(chan *lane, lanes),
-		blocks:  make(chan amqp091.Blocking, 8),
-		doubted: make(chan struct{}, 1),
-		over:    p.sessionOver,
-		ended:   make(chan struct{}),
-	}
-	stop := context.AfterFunc(ctx, func() { wire.cut(fmt.Errorf("setting up took more than %s", setupLimit)) })
-	defer stop()
-	if err := p.prepare(s); err != nil {
-		s.close()
-		return nil, err
-	}
-	return s, nil
+	return made, nil
 }
 
 // prepare makes a connection one that messages can be published on.
@@ -127,14 +77,14 @@ func (p *Publisher) prepare(s *session) error {
 		return err
 	}
 	if err := s.start(); err != nil {
-		return newFault("cannot publish at "+s.broker.address(), err)
+		return newFault("cannot "+s.use+" "+s.broker.address(), err)
 	}
 	return nil
 }
 
 // bind sees to the topology, and says once if the broker does not let us bind.
 func (p *Publisher) bind(s *session) error {
-	forbidden, err := s.topology()
+	forbidden, err := s.topology(amqp091.Table{amqp091.QueueTypeArg: s.cfg.QueueType})
 	if forbidden != nil && !p.forbidden.Swap(true) {
 		why, _ := describe(forbidden)
 		p.log.Info().Str("queue", s.cfg.Queue).Str("exchange", s.cfg.Exchange).Str("routing_key", s.cfg.RoutingKey).Str("cause", why).

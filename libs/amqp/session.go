@@ -14,8 +14,6 @@ import (
 const (
 	// lanes is how many channels publish side by side: more win nothing.
 	lanes = 4
-	// closeLimit is how long the broker may take to answer our goodbye.
-	closeLimit = time.Second
 	// alarmGrace is how long a message may go on being written after the broker has said that it will not read.
 	alarmGrace = time.Second
 )
@@ -23,20 +21,12 @@ const (
 // session is one connection from its first publish to its end. Whatever goes wrong ends it as a whole: after an exception
 // on one channel nobody can say what became of the messages on it, and a clean start is cheap.
 type session struct {
-	cfg    *Config
-	broker broker
-	conn   *amqp091.Connection
-	wire   *wire
+	*connection
 
 	lanes   chan *lane   // those that are free
 	busy    atomic.Int32 // lanes that are writing
 	blocks  chan amqp091.Blocking
 	doubted chan struct{} // a message was returned: look at the topology again
-
-	over  func(*session, error) // told why the session ends, once, before ended is closed
-	once  sync.Once
-	ended chan struct{}
-	cause error // why; set before ended is closed
 }
 
 // flight is one message between its publish and the broker's word on it.
@@ -86,43 +76,12 @@ func (s *session) start() error {
 	return nil
 }
 
-// watch ends the session when the library reports the end of the connection or of one channel.
-func (s *session) watch(closed <-chan *amqp091.Error) {
-	if err := <-closed; err != nil { // nil: it was closed by us
-		s.fail(err)
-	} else {
-		s.fail(amqp091.ErrClosed)
-	}
-}
-
-// fail ends the session. What is in flight learns of it before fail returns; the connection is closed by whoever runs the
-// session.
-func (s *session) fail(err error) {
-	s.once.Do(func() {
-		answer, ok := errors.AsType[*amqp091.Error](err)
-		if broken := s.wire.cause(); broken != nil && (!ok || !answer.Server) {
-			err = broken // the library says only that it could not read
-		}
-		s.cause = err
-		s.over(s, err)
-		close(s.ended)
-	})
-}
-
 // doubt asks for another look at the topology, because a message was returned.
 func (s *session) doubt() {
 	select {
 	case s.doubted <- struct{}{}:
 	default: // one is due already
 	}
-}
-
-// close says goodbye, if that is still possible, and returns when nothing of the connection is left.
-func (s *session) close() {
-	s.fail(amqp091.ErrClosed)
-	cut := time.AfterFunc(closeLimit, func() { s.wire.cut(errors.New("the broker did not answer our goodbye")) })
-	defer cut.Stop()
-	_ = s.conn.Close() // the library returns what we know, or that we knew it
 }
 
 // failed ends the session because a message could not be handed to the library. A channel that the broker has closed says

@@ -39,62 +39,62 @@ func answered(err error, code int) bool {
 // topology sees to it that exchange and queue exist and that the one leads to the other. It looks first, which needs no
 // rights, and takes what is there as it is; it declares only what is absent. A broker whose own definitions make the binding
 // forbids us to: that is reported as unbound and is no error.
-func (s *session) topology() (forbidden error, err error) {
-	ask := &scratch{conn: s.conn}
+func (c *connection) topology(queueArgs amqp091.Table) (forbidden error, err error) {
+	ask := &scratch{conn: c.conn}
 	defer ask.close()
-	if s.cfg.Exchange == "" { // the default one, which is bound to each queue by that queue's name
-		_, err := s.lookUp(ask, s.cfg.RoutingKey)
-		return nil, s.topologyFault(fmt.Sprintf("look up queue %q", s.cfg.RoutingKey), "", err)
+	if c.cfg.Exchange == "" { // the default one, which is bound to each queue by that queue's name
+		_, err := c.lookUp(ask, c.cfg.RoutingKey)
+		return nil, c.topologyFault(fmt.Sprintf("look up queue %q", c.cfg.RoutingKey), "", err)
 	}
-	if err := s.exchange(ask); err != nil {
+	if err := c.exchange(ask); err != nil {
 		return nil, err
 	}
-	if s.cfg.Queue == "" {
+	if c.cfg.Queue == "" {
 		return nil, nil
 	}
-	if err := s.queue(ask); err != nil {
+	if err := c.queue(ask, queueArgs); err != nil {
 		return nil, err
 	}
 	err = ask.do(func(ch *amqp091.Channel) error {
-		return ch.QueueBind(s.cfg.Queue, s.cfg.RoutingKey, s.cfg.Exchange, false, nil)
+		return ch.QueueBind(c.cfg.Queue, c.cfg.RoutingKey, c.cfg.Exchange, false, nil)
 	})
 	if answered(err, amqp091.AccessRefused) {
 		return err, nil
 	}
-	return nil, s.topologyFault(fmt.Sprintf("bind queue %q to exchange %q", s.cfg.Queue, s.cfg.Exchange), "", err)
+	return nil, c.topologyFault(fmt.Sprintf("bind queue %q to exchange %q", c.cfg.Queue, c.cfg.Exchange), "", err)
 }
 
-func (s *session) exchange(ask *scratch) error {
-	name := s.cfg.Exchange
+func (c *connection) exchange(ask *scratch) error {
+	name := c.cfg.Exchange
 	err := ask.do(func(ch *amqp091.Channel) error {
-		return ch.ExchangeDeclarePassive(name, amqp091.ExchangeTopic, s.cfg.ExchangeDurable, false, false, false, nil)
+		return ch.ExchangeDeclarePassive(name, amqp091.ExchangeTopic, c.cfg.ExchangeDurable, false, false, false, nil)
 	})
 	if !answered(err, amqp091.NotFound) {
-		return s.topologyFault(fmt.Sprintf("look up exchange %q", name), "", err)
+		return c.topologyFault(fmt.Sprintf("look up exchange %q", name), "", err)
 	}
 	err = ask.do(func(ch *amqp091.Channel) error {
-		return ch.ExchangeDeclare(name, amqp091.ExchangeTopic, s.cfg.ExchangeDurable, false, false, false, nil)
+		return ch.ExchangeDeclare(name, amqp091.ExchangeTopic, c.cfg.ExchangeDurable, false, false, false, nil)
 	})
-	return s.topologyFault(fmt.Sprintf("declare exchange %q, which is absent", name),
-		fmt.Sprintf("user %q lacks the right to configure it", s.broker.user), err)
+	return c.topologyFault(fmt.Sprintf("declare exchange %q, which is absent", name),
+		fmt.Sprintf("user %q lacks the right to configure it", c.broker.user), err)
 }
 
-func (s *session) queue(ask *scratch) error {
-	name := s.cfg.Queue
-	_, err := s.lookUp(ask, name)
+func (c *connection) queue(ask *scratch, args amqp091.Table) error {
+	name := c.cfg.Queue
+	_, err := c.lookUp(ask, name)
 	if !answered(err, amqp091.NotFound) {
-		return s.topologyFault(fmt.Sprintf("look up queue %q", name), "", err)
+		return c.topologyFault(fmt.Sprintf("look up queue %q", name), "", err)
 	}
 	err = ask.do(func(ch *amqp091.Channel) error {
-		_, err := ch.QueueDeclare(name, true, false, false, false, amqp091.Table{amqp091.QueueTypeArg: s.cfg.QueueType})
+		_, err := ch.QueueDeclare(name, true, false, false, false, args)
 		return err
 	})
-	return s.topologyFault(fmt.Sprintf("declare queue %q, which is absent", name),
-		fmt.Sprintf("user %q lacks the right to configure it", s.broker.user), err)
+	return c.topologyFault(fmt.Sprintf("declare queue %q, which is absent", name),
+		fmt.Sprintf("user %q lacks the right to configure it", c.broker.user), err)
 }
 
 // lookUp asks for a queue's number of messages and consumers.
-func (s *session) lookUp(ask *scratch, name string) (amqp091.Queue, error) {
+func (c *connection) lookUp(ask *scratch, name string) (amqp091.Queue, error) {
 	var found amqp091.Queue
 	err := ask.do(func(ch *amqp091.Channel) (err error) {
 		found, err = ch.QueueDeclarePassive(name, true, false, false, false, nil)
@@ -104,11 +104,11 @@ func (s *session) lookUp(ask *scratch, name string) (amqp091.Queue, error) {
 }
 
 // topologyFault says which object, and which right if that is what is missing. Without an error it is nil.
-func (s *session) topologyFault(doing, right string, err error) error {
+func (c *connection) topologyFault(doing, right string, err error) error {
 	if err == nil {
 		return nil
 	}
-	f := newFault("cannot publish at "+s.broker.address(), err)
+	f := newFault("cannot "+c.use+" "+c.broker.address(), err)
 	f.why = "cannot " + doing + ": " + f.why
 	if right != "" && answered(err, amqp091.AccessRefused) {
 		f.why = "cannot " + doing + ": " + right + " (403)"

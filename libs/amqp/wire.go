@@ -1,6 +1,7 @@
 package amqp
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"net"
@@ -75,6 +76,8 @@ func (l *link) Write(b []byte) (int, error) {
 const (
 	// gatherLimit is how many bytes may wait to be sent; one frame more, since a write that finds room goes in whole.
 	gatherLimit = 1 << 20
+	// readAhead is how much a consumer's connection takes from the kernel at a time.
+	readAhead = 64 << 10
 	// flushLimit is how long Close waits for what has gathered to go out.
 	flushLimit = time.Second
 )
@@ -86,6 +89,8 @@ const (
 type wire struct {
 	conn net.Conn // what is sent and received through: the link, or TLS over it
 	link *link
+	gate *gate         // bounds what is read; nil: nothing does
+	read *bufio.Reader // of conn, when there is a gate: the library's own reader asks for 4 KiB at a time
 
 	mu       sync.Mutex
 	writable sync.Cond // there is room, or an error
@@ -97,8 +102,11 @@ type wire struct {
 	sent     chan struct{} // closed when the sender has ended
 }
 
-func newWire(conn net.Conn, link *link) *wire {
-	w := &wire{conn: conn, link: link, sent: make(chan struct{})}
+func newWire(conn net.Conn, link *link, gate *gate) *wire {
+	w := &wire{conn: conn, link: link, gate: gate, sent: make(chan struct{})}
+	if gate != nil {
+		w.read = bufio.NewReaderSize(conn, readAhead)
+	}
 	w.writable.L, w.sendable.L = &w.mu, &w.mu
 	go w.send()
 	return w
@@ -106,11 +114,21 @@ func newWire(conn net.Conn, link *link) *wire {
 
 // Read returns what has arrived. An error is final.
 func (w *wire) Read(b []byte) (int, error) {
-	n, err := w.conn.Read(b)
+	n, err := w.receive(b)
 	if err != nil {
 		w.cut(err)
 		err = w.cause()
 	}
+	return n, err
+}
+
+func (w *wire) receive(b []byte) (int, error) {
+	if w.gate == nil {
+		return w.conn.Read(b)
+	}
+	w.gate.wait()
+	n, err := w.read.Read(b)
+	w.gate.saw(b[:n])
 	return n, err
 }
 
@@ -193,6 +211,9 @@ func (w *wire) cut(why error) {
 	w.sendable.Broadcast()
 	w.writable.Broadcast()
 	w.mu.Unlock()
+	if w.gate != nil {
+		w.gate.wave()
+	}
 	_ = w.link.Close() // not TLS's Close, which would first try to write
 }
 

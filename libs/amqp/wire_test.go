@@ -14,7 +14,7 @@ import (
 func wireTo(silence time.Duration) (*wire, net.Conn) {
 	near, far := net.Pipe()
 	link := newLink(near, silence)
-	return newWire(link, link), far
+	return newWire(link, link, nil), far
 }
 
 func TestWireGathersUpToItsLimit(t *testing.T) {

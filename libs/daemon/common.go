@@ -19,7 +19,13 @@ type Common struct {
 	LogFormat       string        `env:"LOG_FORMAT" oneof:"json console" empty:"console on a terminal, else json" desc:"How events are written to stderr."`
 	AdminAddr       string        `env:"ADMIN_ADDR" desc:"Address of /livez, /readyz and /metrics; a lone :PORT listens on all interfaces."`
 	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" desc:"How long the service may take to finish what is in flight after SIGTERM."`
+
+	fromFile map[string]bool // by variable
 }
+
+// FromFile tells whether a setting, by the name of its variable, has its value from the YAML file. It is for settings that mean something else there,
+// because the Python package's file has them even where they are not in use.
+func (c *Common) FromFile(variable string) bool { return c.fromFile[variable] }
 
 // defaultShutdownTimeout leaves half of Kubernetes' grace period of 30 s.
 const defaultShutdownTimeout = 15 * time.Second

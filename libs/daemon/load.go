@@ -62,6 +62,10 @@ func (l *loader) load(common *Common, env []string, flags []flagText) []string {
 // validate asks the sections first, so that the whole struct sees what they have settled.
 func (l *loader) validate(common *Common) {
 	whole := l.sections[0]
+	common.fromFile = make(map[string]bool)
+	for s := range l.all {
+		common.fromFile[s.variable] = s.from.layer == byFile
+	}
 	common.validate(l.reporter(whole))
 	for _, sec := range append(slices.Clone(l.sections[1:]), whole) {
 		if sec.validate != nil {
