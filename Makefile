@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 export PATH := /usr/local/lib/spamtraps-go/bin:$(PATH)
 export SPAMTRAPS_VERSION ?= dev
 
-SERVICES := lmtp-collector
+SERVICES := imap-collector lmtp-collector
 MODULES  := libs e2e $(addprefix services/,$(SERVICES))
 PACKAGES := $(addsuffix /...,$(addprefix ./,$(MODULES)))
 
