@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the project's images, all or those named (rabbitmq postfix lmtp-collector demo). Docker's layer cache makes an
+# Builds the project's images, all or those named (rabbitmq postfix dovecot lmtp-collector demo). Docker's layer cache makes an
 # unchanged one a matter of a second. The classic builder and BuildKit both do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,7 +30,7 @@ image() {
 # build NAME: one of ours, by its name.
 build() {
 	case $1 in
-	rabbitmq | postfix) image "$1" "docker/$1" ;;
+	rabbitmq | postfix | dovecot) image "$1" "docker/$1" ;;
 	lmtp-collector) image "$1" --build-arg "SERVICE=$1" -f docker/Dockerfile . ;;
 	demo) image demo -f e2e/demo/Dockerfile . ;;
 	*)
@@ -41,7 +41,7 @@ build() {
 }
 
 # Side by side: most of the time each of them waits for something.
-[ $# -gt 0 ] || set -- lmtp-collector postfix rabbitmq demo
+[ $# -gt 0 ] || set -- lmtp-collector postfix rabbitmq dovecot demo
 builds=()
 for name; do
 	build "$name" &
