@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -14,6 +15,7 @@ const replaceVariable = "SPAMTRAPS_TEST_REPLACE"
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(replaceVariable); path != "" {
+		runtime.LockOSThread() // strace counts calls by thread
 		if err := replaceFile(path, []byte("r-1\n")); err != nil {
 			panic(err)
 		}
