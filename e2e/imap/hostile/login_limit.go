@@ -1,0 +1,18 @@
+package hostile
+
+func loginLimit() Scenario {
+	return Scenario{
+		About: "A login is refused because there are too many connections.",
+		Script: Script{
+			Command: func(s *Session, c *Command) bool {
+				if !c.is("LOGIN", "AUTHENTICATE") {
+					return false
+				}
+				s.always()
+				s.No(c, "[LIMIT] too many connections of this user")
+				return true
+			},
+		},
+		Want: Want{Nothing: true, Logins: 1, Log: "too many connections"},
+	}
+}
