@@ -3,6 +3,9 @@
 package account
 
 import (
+	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"spamtraps.internal/imap-collector/internal/auth"
@@ -91,3 +94,29 @@ func (a After) String() string {
 	}
 	return string(a.Kind)
 }
+
+// UnmarshalText reads what String writes.
+func (a *After) UnmarshalText(text []byte) error {
+	kind, folder, named := strings.Cut(string(text), ":")
+	after := After{Kind: AfterKind(kind), Folder: strings.TrimSpace(folder)}
+	switch {
+	case after.Kind == AfterMove && after.Folder == "":
+		return errors.New("move needs a folder, as in move:Archive")
+	case after.Kind == AfterMove:
+		folder, problem := folderName(after.Folder)
+		if problem != "" {
+			return errors.New("a folder " + problem)
+		}
+		if strings.ContainsAny(folder, wildcards) {
+			return errors.New("mail moves to one folder, not to a pattern")
+		}
+		after.Folder = folder
+	case named || !slices.Contains([]AfterKind{AfterSeen, AfterDelete, AfterNothing}, after.Kind):
+		return errors.New("it is seen, delete, move:FOLDER or nothing")
+	}
+	*a = after
+	return nil
+}
+
+// MarshalText is String.
+func (a After) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
