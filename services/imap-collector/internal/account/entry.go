@@ -108,8 +108,8 @@ func (e *Entry) validateUser(bad func(name, problem string)) {
 	switch {
 	case e.Username == "":
 		bad("USERNAME", "must be given")
-	case !utf8.ValidString(e.Username) || strings.ContainsFunc(e.Username, unicode.IsControl):
-		bad("USERNAME", "must be text in UTF-8, of one line")
+	case len(e.Username) > maxNameBytes || !utf8.ValidString(e.Username) || strings.ContainsFunc(e.Username, unicode.IsControl):
+		bad("USERNAME", fmt.Sprintf("must be text in UTF-8 of at most %d bytes", maxNameBytes))
 	}
 	switch {
 	case e.Password.IsSet() && e.OAuth.IsSet():
@@ -131,15 +131,15 @@ func (e *Entry) validateTLS(bad func(name, problem string)) {
 // settleNames makes name and id of what there is.
 func (e *Entry) settleNames(bad func(name, problem string)) {
 	who := e.Username + "@" + strings.ToLower(e.Host)
-	if e.ID == "" {
-		e.ID = who
-	}
-	if e.Name == "" {
-		e.Name = who
-	}
-	for name, text := range map[string]string{"ID": e.ID, "NAME": e.Name} {
-		if len(text) > maxNameBytes || !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
-			bad(name, fmt.Sprintf("must be text in UTF-8 of at most %d bytes", maxNameBytes))
+	for _, field := range []struct {
+		name string
+		text *string
+	}{{"ID", &e.ID}, {"NAME", &e.Name}} {
+		switch text := *field.text; {
+		case text == "":
+			*field.text = who
+		case len(text) > maxNameBytes || !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl):
+			bad(field.name, fmt.Sprintf("must be text in UTF-8 of at most %d bytes", maxNameBytes))
 		}
 	}
 }
