@@ -394,6 +394,10 @@ func evaluate(f *Folder, words []string) ([]uint32, error) {
 			if err != nil {
 				return nil, err
 			}
+			if wanted && !owned {
+				found, owned = picked, true
+				continue
+			}
 			keep(func(uid uint32) bool { _, in := slices.BinarySearch(picked, uid); return in == wanted })
 		}
 	}
