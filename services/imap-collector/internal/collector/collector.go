@@ -3,15 +3,20 @@
 package collector
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rabbitmq/amqp091-go"
 	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
 
 	"spamtraps.internal/imap-collector/internal/account"
+	"spamtraps.internal/imap-collector/internal/session"
 	"spamtraps.internal/imap-collector/internal/state"
 )
 
@@ -33,7 +38,7 @@ type Identity struct {
 	Sensor    string // name of the installation
 }
 
-// Config bounds what all mailboxes together may use. Defaults has the values for what is left zero.
+// Config bounds what all mailboxes together may use. What is left zero has a default, but for MaxPerHost.
 type Config struct {
 	Memory     int64         // bytes of mail held at once (IMAP_MEMORY)
 	Window     int           // mails that are on their way to the broker, or confirmed and not yet marked: as many may come twice after a crash
@@ -42,6 +47,19 @@ type Config struct {
 	Parallel   int           // mailboxes that Once works on at once
 	StaleAfter time.Duration // a mailbox that was not looked at for so long is named by Health (IMAP_STALE_AFTER)
 	StopGrace  time.Duration // what is on its way gets this when Run is stopped
+
+	BrokerPatience time.Duration // how long Once waits for a broker that takes nothing
+}
+
+func (c Config) withDefaults() Config {
+	c.Memory = cmp.Or(c.Memory, 64<<20)
+	c.Window = cmp.Or(c.Window, 512)
+	c.LoginRate = cmp.Or(c.LoginRate, 20)
+	c.Parallel = cmp.Or(c.Parallel, 16)
+	c.StaleAfter = cmp.Or(c.StaleAfter, 30*time.Minute)
+	c.StopGrace = cmp.Or(c.StopGrace, 8*time.Second)
+	c.BrokerPatience = cmp.Or(c.BrokerPatience, 5*time.Minute)
+	return c
 }
 
 // Collector works on any number of mailboxes.
@@ -49,24 +67,120 @@ type Config struct {
 // The promise: a mail is marked, deleted or moved only after the broker has confirmed and routed it; a mail counts as fetched only when all of
 // its announced bytes are here and the server has said so in a clean answer to a command that asked for it. Everything else leaves the mail as it
 // is, to be fetched again. So a crash loses nothing, and at most Config.Window mails come twice, each with the message id of the first time.
-type Collector struct{}
+type Collector struct {
+	shared    *shared
+	mailboxes []*mailbox
+}
 
-// New returns a Collector that does nothing before Run or Once. It registers its metrics, spamtraps_imap_…, with reg. store may be one that
-// keeps nothing beyond the process.
-func New(cfg Config, identity Identity, accounts []account.Account, publisher Publisher, store *state.Store, log zerolog.Logger,
-	reg prometheus.Registerer,
+// shared is what all mailboxes use together.
+type shared struct {
+	cfg       Config
+	identity  Identity
+	publisher Publisher
+	store     *state.Store
+	dialer    *session.Dialer
+	gate      *gate
+	room      *room
+	hosts     *hosts
+	log       zerolog.Logger
+	families  *families
+	jitter    func(time.Duration) time.Duration
+	once      bool
+}
+
+// New returns a Collector that does nothing before Run or Once. It registers its metrics, spamtraps_imap_…, with reg. dialer opens the connections. store
+// may be one that keeps nothing beyond the process.
+func New(cfg Config, identity Identity, accounts []account.Account, publisher Publisher, dialer *session.Dialer, store *state.Store,
+	log zerolog.Logger, reg prometheus.Registerer,
 ) *Collector {
-	return &Collector{}
+	cfg = cfg.withDefaults()
+	c := &Collector{shared: &shared{
+		cfg: cfg, identity: identity, publisher: publisher, store: store, dialer: dialer, log: log, jitter: fullJitter,
+		gate: newGate(publisher), room: newRoom(cfg.Memory, cfg.Window), hosts: &hosts{most: cfg.MaxPerHost, rate: rate.Limit(cfg.LoginRate)},
+	}}
+	c.shared.families = newFamilies(reg, c)
+	for _, a := range accounts {
+		c.mailboxes = append(c.mailboxes, c.newMailbox(a))
+	}
+	return c
 }
 
 // Run works on the mailboxes until ctx ends; then what is on its way has Config.StopGrace to be confirmed and marked, and Run returns nil. There is
 // no fault of a mailbox that makes it return sooner. The publisher must outlive it.
-func (c *Collector) Run(ctx context.Context) error { return errors.New("collector: not built yet") }
+func (c *Collector) Run(ctx context.Context) error {
+	hard, cancel := hardContext(ctx, c.shared.cfg.StopGrace)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, m := range c.mailboxes {
+		all.Go(func() { m.run(ctx, hard) })
+	}
+	all.Wait()
+	<-ctx.Done()
+	return nil
+}
 
-// Once goes through each mailbox once, several at a time, and returns a Result for each, in the order of the accounts, also when ctx ends
-// before it is done. The error is ctx's.
+// ErrBroker is why Once gave up: the broker took nothing for Config.BrokerPatience.
+var ErrBroker = errors.New("the broker takes nothing")
+
+// Once goes through each mailbox once, several at a time, and returns a Result for each, in the order of the accounts, also when it ends before it is
+// done: because ctx ends, or with ErrBroker. Then what is on its way has Config.StopGrace.
 func (c *Collector) Once(ctx context.Context) ([]Result, error) {
-	return nil, errors.New("collector: not built yet")
+	c.shared.once = true
+	soft, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	hard, cancel := hardContext(soft, c.shared.cfg.StopGrace)
+	defer cancel()
+	go c.watchBroker(soft, stop)
+	turns := make(chan struct{}, c.shared.cfg.Parallel)
+	var all sync.WaitGroup
+	for _, m := range c.mailboxes {
+		all.Go(func() {
+			select {
+			case turns <- struct{}{}:
+				defer func() { <-turns }()
+			case <-soft.Done():
+			}
+			m.once(soft, hard)
+		})
+	}
+	all.Wait()
+	results := make([]Result, len(c.mailboxes))
+	for i, m := range c.mailboxes {
+		results[i] = m.show().Result
+	}
+	if soft.Err() != nil {
+		return results, context.Cause(soft)
+	}
+	return results, nil
+}
+
+// watchBroker gives up when the broker takes nothing for too long.
+func (c *Collector) watchBroker(ctx context.Context, stop context.CancelCauseFunc) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for since := time.Now(); ; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		err := c.shared.gate.ready()
+		switch {
+		case err == nil:
+			since = time.Now()
+		case time.Since(since) > c.shared.cfg.BrokerPatience:
+			stop(fmt.Errorf("%w: %w", ErrBroker, c.shared.publisherSays(err)))
+			return
+		}
+	}
+}
+
+// publisherSays returns the publisher's own words, if it has any.
+func (s *shared) publisherSays(err error) error {
+	if words := s.publisher.Ready(); words != nil {
+		return words
+	}
+	return err
 }
 
 // Result is what came of one mailbox.
@@ -102,8 +216,10 @@ const (
 )
 
 // Status returns what each mailbox is doing now, in the order of the accounts. It does not block.
-func (c *Collector) Status() []Status { return nil }
-
-// Health tells whether the collector as a whole can do its work, which is so as long as one mailbox can, and in words which mailboxes are
-// stale and why. It does not block.
-func (c *Collector) Health() (ok bool, text string) { return true, "" }
+func (c *Collector) Status() []Status {
+	all := make([]Status, len(c.mailboxes))
+	for i, m := range c.mailboxes {
+		all[i] = m.show()
+	}
+	return all
+}

@@ -99,10 +99,9 @@ func few(set imap.NumSet, most int) []uint32 {
 	return uids
 }
 
-// Create makes a folder, and blocks until the server has answered. No other command may be in flight.
-func (s *Session) Create(folder string) error {
+// StartCreate makes a folder.
+func (s *Session) StartCreate(folder string) *Call {
 	s.begin(smallAnswer, 0)
-	err := s.client.Create(folder, nil).Wait()
-	s.end()
-	return s.problem(fmt.Sprintf("CREATE %q", folder), err)
+	command := s.client.Create(folder, nil)
+	return s.start(&Call{doing: fmt.Sprintf("CREATE %q", folder), wait: command.Wait, drain: func() { _ = command.Wait() }})
 }

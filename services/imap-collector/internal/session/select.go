@@ -63,6 +63,9 @@ func (s *Session) Select(folder string, examine bool) (Selected, error) {
 	return s.selected, nil
 }
 
+// Selected returns the folder that is selected, as it was told then.
+func (s *Session) Selected() Selected { return s.selected }
+
 func (s *Session) forgetNews() {
 	select {
 	case <-s.news:
