@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -49,6 +50,8 @@ type Config struct {
 	StopGrace  time.Duration // what is on its way gets this when Run is stopped
 
 	BrokerPatience time.Duration // how long Once waits for a broker that takes nothing
+
+	Dialer *session.Dialer // opens the connections; nil: one of the network
 }
 
 func (c Config) withDefaults() Config {
@@ -88,12 +91,17 @@ type shared struct {
 	once      bool
 }
 
-// New returns a Collector that does nothing before Run or Once. It registers its metrics, spamtraps_imap_…, with reg. dialer opens the connections. store
-// may be one that keeps nothing beyond the process.
-func New(cfg Config, identity Identity, accounts []account.Account, publisher Publisher, dialer *session.Dialer, store *state.Store,
-	log zerolog.Logger, reg prometheus.Registerer,
+// New returns a Collector that does nothing before Run or Once. It registers its metrics, spamtraps_imap_…, with reg. store may be one that
+// keeps nothing beyond the process.
+func New(cfg Config, identity Identity, accounts []account.Account, publisher Publisher, store *state.Store, log zerolog.Logger,
+	reg prometheus.Registerer,
 ) *Collector {
 	cfg = cfg.withDefaults()
+	dialer := cfg.Dialer
+	if dialer == nil {
+		_, version, _ := strings.Cut(identity.App, "/")
+		dialer = &session.Dialer{Program: identity.Collector, Version: version}
+	}
 	c := &Collector{shared: &shared{
 		cfg: cfg, identity: identity, publisher: publisher, store: store, dialer: dialer, log: log, jitter: fullJitter,
 		gate: newGate(publisher), room: newRoom(cfg.Memory, cfg.Window), hosts: &hosts{most: cfg.MaxPerHost, rate: rate.Limit(cfg.LoginRate)},
