@@ -2,30 +2,38 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"errors"
 
+	"spamtraps.internal/imap-collector/internal/account"
 	"spamtraps.internal/imap-collector/internal/collector"
+	"spamtraps.internal/imap-collector/internal/command"
 	"spamtraps.internal/libs/daemon"
 )
 
-// once goes through all mailboxes once. It returns an error when one of them was not emptied of what was asked.
-func once(ctx context.Context, d *daemon.Daemon, boxes *collector.Collector) error {
+// exitOversize is the exit code of a run that has left nothing behind but what is too large.
+const exitOversize = daemon.ExitCode(4)
+
+// once goes through all mailboxes once, shows how far it is, and sums up. It returns an error unless each was emptied of what was asked.
+func (p *program) once(ctx context.Context, d *daemon.Daemon, accounts []account.Account, boxes *collector.Collector) error {
+	showing, hide := context.WithCancel(ctx)
+	hidden := make(chan struct{})
+	go func() {
+		defer close(hidden)
+		command.Progress(showing, p.screen, d.Log, boxes.Status)
+	}()
 	results, err := boxes.Once(ctx)
-	if err != nil {
+	hide()
+	<-hidden
+	command.Summary(p.stdout, accounts, results)
+	switch outcome := command.OutcomeOf(results); {
+	case err != nil && ctx.Err() != nil:
+		return errors.Join(command.ErrNotEmptied, errors.New("it was told to stop"))
+	case err != nil:
 		return err
-	}
-	failed, oversize := 0, 0
-	for _, r := range results {
-		if r.Err != nil {
-			failed++
-		}
-		oversize += r.Oversize
-	}
-	switch {
-	case failed > 0:
-		return fmt.Errorf("%d of %d mailboxes were not emptied of what was asked", failed, len(results))
-	case oversize > 0:
-		d.Log.Warn().Int("mails", oversize).Msg("mails that are too large were left where they are")
+	case outcome == command.Failed:
+		return command.ErrNotEmptied
+	case outcome == command.Oversize:
+		d.Log.Warn().Msg("mails that are too large were left where they are")
 		return exitOversize
 	}
 	return nil

@@ -3,22 +3,27 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"runtime/debug"
 	"strings"
 
 	"spamtraps.internal/imap-collector/internal/account"
 	"spamtraps.internal/imap-collector/internal/collector"
+	"spamtraps.internal/imap-collector/internal/command"
 	"spamtraps.internal/imap-collector/internal/config"
 	"spamtraps.internal/imap-collector/internal/state"
 	"spamtraps.internal/libs/amqp"
 	"spamtraps.internal/libs/daemon"
 )
 
-// exitOversize is the exit code of a run that has left nothing behind but what is too large.
-const exitOversize = daemon.ExitCode(4)
+// program is what the service shows itself on.
+type program struct {
+	screen *command.Screen
+	stdout io.Writer
+}
 
-func run(_ context.Context, d *daemon.Daemon, cfg config.Config) error {
+func (p *program) run(_ context.Context, d *daemon.Daemon, cfg config.Config) error {
 	store, err := state.Open(cfg.IMAP.State, d.Log)
 	if err != nil {
 		return err
@@ -38,7 +43,7 @@ func run(_ context.Context, d *daemon.Daemon, cfg config.Config) error {
 	if cfg.IMAP.Continuous {
 		d.Go("imap", boxes.Run)
 	} else {
-		d.Go("imap", func(ctx context.Context) error { return once(ctx, d, boxes) })
+		d.Go("imap", func(ctx context.Context) error { return p.once(ctx, d, accounts, boxes) })
 	}
 	d.Watch("amqp", func() daemon.Health { state := publisher.State(); return daemon.Health{OK: state.OK, Text: state.Text} })
 	d.Watch("imap", func() daemon.Health { ok, text := boxes.Health(); return daemon.Health{OK: ok, Text: text} })

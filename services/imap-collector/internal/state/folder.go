@@ -149,6 +149,9 @@ func (f *Folder) load() error {
 	if errors.Is(err, errDamaged) {
 		f.store.log.Error().Str("file", f.path()).Err(err).Str("account", f.header.Account).Str("folder", f.header.Folder).
 			Msg("the state of a folder cannot be read and is set aside: what is in the folder comes again, with the same message ids")
+		if f.store.peek {
+			return nil
+		}
 		return setAside(f.path())
 	}
 	if err != nil {

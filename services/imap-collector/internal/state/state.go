@@ -33,6 +33,7 @@ import (
 // It is safe for concurrent use by different folders, and by several users of one.
 type Store struct {
 	path string // "": nothing is kept
+	peek bool   // nothing is changed
 	log  zerolog.Logger
 	lock *os.File
 
@@ -65,6 +66,11 @@ func Open(path string, log zerolog.Logger) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("look at the folder of the state: %w", err), s.Close())
 	}
 	return s, nil
+}
+
+// Peek opens a store only to look, also while another process has it. Nothing in the folder is changed; what is added is kept in memory only.
+func Peek(path string, log zerolog.Logger) *Store {
+	return &Store{path: path, peek: true, log: log, folders: make(map[string]*Folder)}
 }
 
 // makeFolder makes a folder that lasts.
@@ -125,7 +131,7 @@ func (s *Store) Close() error {
 }
 
 // Durable tells whether what is added outlives the process.
-func (s *Store) Durable() bool { return s.path != "" }
+func (s *Store) Durable() bool { return s.path != "" && !s.peek }
 
 // Folder returns what is known of a mailbox folder with this UIDVALIDITY. What was remembered with another one is logged, and forgotten with the
 // first Add: the server says that its UIDs mean other mails now (RFC 9051 §2.3.1.1). A Folder of before, with that other one, adds nothing any

@@ -281,6 +281,35 @@ func TestOneProcessAFolder(t *testing.T) {
 	reopen(t, s)
 }
 
+func TestPeek(t *testing.T) {
+	s, _ := open(t, t.TempDir())
+	add(t, folder(t, s, "INBOX", 7), 1)
+	path := only(t, s)
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	peek := Peek(s.path, zerolog.Nop()) // while s has it
+	f := folder(t, peek, "INBOX", 7)
+	add(t, f, 2)
+	if !f.Has(1) || peek.Durable() {
+		t.Error("it does not see what is there")
+	}
+	folder(t, peek, "Junk", 7)
+	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if f := folder(t, Peek(s.path, zerolog.Nop()), "INBOX", 7); f.Len() != 0 {
+		t.Errorf("%v", f.all)
+	}
+	if after, err := os.ReadFile(only(t, s)); err != nil || string(after) != "x" {
+		t.Errorf("%q became %q, %v", before, after, err)
+	}
+	if f := folder(t, Peek("/nonexistent", zerolog.Nop()), "INBOX", 7); f.Len() != 0 {
+		t.Errorf("%v", f.all)
+	}
+}
+
 func TestNamesAreNotTheServers(t *testing.T) {
 	s, _ := open(t, t.TempDir())
 	for _, name := range []string{"../../etc/passwd", "/", "", "a\x00b", strings.Repeat("x", 5000), "INBOX\n1-9 00000000"} {
