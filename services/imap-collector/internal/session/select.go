@@ -27,7 +27,9 @@ func (s *Selected) Keeps(flag imap.Flag) bool {
 	if s.ReadOnly {
 		return false
 	}
-	return !s.told || slices.ContainsFunc(s.flags, func(f imap.Flag) bool { return strings.EqualFold(string(f), string(flag)) })
+	return !s.told || slices.ContainsFunc(s.flags, func(f imap.Flag) bool {
+		return f == imap.FlagWildcard || strings.EqualFold(string(f), string(flag)) // some servers list only what is in use, and the wildcard
+	})
 }
 
 // Select opens a folder, for looking only if examine is set. It blocks until the server has answered. No other command may be in flight.
