@@ -106,6 +106,13 @@ func (p *play) judge(t *testing.T, arrived *sink, log *console) {
 	if w.Logins < 0 && logins > 0 || w.Logins > 0 && logins > w.Logins {
 		t.Errorf("%d logins", logins)
 	}
+	for _, times := range [][]time.Time{p.server.Logins(), p.server.When(`UID FETCH .*BODY`)} {
+		for i := 1; i < len(times) && w.Apart > 0; i++ {
+			if apart := times[i].Sub(times[i-1]); apart < w.Apart {
+				t.Errorf("tried again after %s", apart)
+			}
+		}
+	}
 	if fetches := p.server.Asked(`UID FETCH .*BODY`); w.Fetches > 0 && fetches > w.Fetches {
 		t.Errorf("%d FETCHes of bodies", fetches)
 	}

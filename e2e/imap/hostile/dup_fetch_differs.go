@@ -10,7 +10,7 @@ func dupFetchDiffers() Scenario {
 				}
 				other := m
 				other.Body = []byte("Subject: not mail 3\r\n\r\n")
-				return s.SendMail(c, other) && s.SendMail(c, m)
+				return s.SendMail(c, m) && s.SendMail(c, other)
 			},
 		},
 		Want: Want{Copies: 2},

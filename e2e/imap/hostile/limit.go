@@ -1,5 +1,7 @@
 package hostile
 
+import "time"
+
 func limitScenario() Scenario {
 	return Scenario{
 		About: "A SELECT is refused for coming too often.",
@@ -13,6 +15,6 @@ func limitScenario() Scenario {
 				return true
 			},
 		},
-		Want: Want{Nothing: true, Logins: 1, Log: "slow down"},
+		Want: Want{Nothing: true, Apart: 55 * time.Second, Log: "slow down"},
 	}
 }

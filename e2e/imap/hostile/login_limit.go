@@ -1,5 +1,7 @@
 package hostile
 
+import "time"
+
 func loginLimit() Scenario {
 	return Scenario{
 		About: "A login is refused because there are too many connections.",
@@ -13,6 +15,6 @@ func loginLimit() Scenario {
 				return true
 			},
 		},
-		Want: Want{Nothing: true, Logins: 1, Log: "too many connections"},
+		Want: Want{Nothing: true, Apart: 55 * time.Second, Log: "too many connections"},
 	}
 }

@@ -34,6 +34,8 @@ type Want struct {
 	Faults int
 	// Logins is how many logins there may be at most, in as many seconds as the other scenarios take; 0 stands for any number, -1 for none.
 	Logins int
+	// Apart is how far apart logins, and FETCHes of bodies, must be at least.
+	Apart time.Duration
 	// Fetches is how many FETCHes of bodies there may be at most; 0 stands for any number.
 	Fetches int
 	// Log is a part of what must be logged about the mailbox.

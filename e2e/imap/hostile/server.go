@@ -152,28 +152,22 @@ func (s *Server) Journal() []Entry {
 }
 
 // Asked tells how many lines of clients match a pattern, tag aside.
-func (s *Server) Asked(pattern string) int {
-	p := regexp.MustCompile("(?i)^" + pattern)
-	n := 0
-	for _, e := range s.Journal() {
-		_, text, _ := strings.Cut(e.Text, " ")
-		if p.MatchString(text) {
-			n++
-		}
-	}
-	return n
-}
+func (s *Server) Asked(pattern string) int { return len(s.When(pattern)) }
 
-// Logins returns when each login was tried.
-func (s *Server) Logins() []time.Time {
+// When returns when clients sent the lines that match a pattern, tag aside.
+func (s *Server) When(pattern string) []time.Time {
+	p := regexp.MustCompile("(?i)^(?:" + pattern + ")")
 	var at []time.Time
 	for _, e := range s.Journal() {
-		if _, text, _ := strings.Cut(e.Text, " "); strings.HasPrefix(text, "LOGIN ") || strings.HasPrefix(text, "AUTHENTICATE ") {
+		if _, text, _ := strings.Cut(e.Text, " "); p.MatchString(text) {
 			at = append(at, e.At)
 		}
 	}
 	return at
 }
+
+// Logins returns when each login was tried.
+func (s *Server) Logins() []time.Time { return s.When("LOGIN |AUTHENTICATE ") }
 
 // Connections tells how many connections there have been.
 func (s *Server) Connections() int {
@@ -307,6 +301,9 @@ func (s *Session) serve() {
 		command, err := s.readCommand()
 		if err != nil {
 			return
+		}
+		if command.Name == "" {
+			continue // the DONE of an IDLE that a scenario has ended by itself
 		}
 		s.step()
 		if s.script.Command == nil || !s.script.Command(s, command) {

@@ -1,5 +1,7 @@
 package hostile
 
+import "time"
+
 func throttleScenario() Scenario {
 	return Scenario{
 		About: "A FETCH is refused for coming too often.",
@@ -13,6 +15,6 @@ func throttleScenario() Scenario {
 				return true
 			},
 		},
-		Want: Want{Nothing: true, Fetches: 1, Log: "slow down"},
+		Want: Want{Nothing: true, Apart: 55 * time.Second, Log: "slow down"},
 	}
 }
