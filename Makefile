@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 export PATH := /usr/local/lib/spamtraps-go/bin:$(PATH)
 export SPAMTRAPS_VERSION ?= dev
 
-SERVICES := lmtp-collector hpfeeds-bridge hpfeeds-broker
+SERVICES := imap-collector lmtp-collector hpfeeds-bridge hpfeeds-broker
 MODULES  := libs e2e $(addprefix services/,$(SERVICES))
 PACKAGES := $(addsuffix /...,$(addprefix ./,$(MODULES)))
 
@@ -20,8 +20,8 @@ GOLANGCI := bin/golangci-lint-$(GOLANGCI_VERSION)
 TEST_TIMEOUT ?= 20m
 TEST = go test -race -shuffle=on -timeout $(TEST_TIMEOUT)
 
-# The shared test broker stays for the next run of `go test` by hand; a run by make leaves nothing behind.
-RIG_DOWN = docker rm -f -v spamtraps-rig-rabbitmq >/dev/null 2>&1 || true
+# The shared test broker and Dovecot stay for the next run of `go test` by hand; a run by make leaves nothing behind.
+RIG_DOWN = docker rm -f -v spamtraps-rig-rabbitmq spamtraps-rig-dovecot >/dev/null 2>&1 || true
 
 .PHONY: help
 help:

@@ -14,7 +14,7 @@ page() {
 	Every secret `X` can come from a file: `X_FILE=/path`, in YAML `x_file: /path`. The file is read again on each reconnect.
 	A variable with one of a program's own prefixes that it does not know stops the start, as does an unknown key in the file.
 	MD
-	for program in lmtp-collector hpfeeds-bridge hpfeeds-broker; do
+	for program in imap-collector lmtp-collector hpfeeds-bridge hpfeeds-broker; do
 		printf '\n## %s\n\n' "$program"
 		bin/"$program" config --markdown
 	done

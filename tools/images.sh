@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the project's images, all or those named (rabbitmq postfix lmtp-collector hpfeeds-bridge hpfeeds-broker demo).
-# Docker's layer cache makes an unchanged one a matter of a second. The classic builder and BuildKit both do.
+# Builds the project's images, all or those named (rabbitmq postfix dovecot imap-collector lmtp-collector hpfeeds-bridge
+# hpfeeds-broker demo). Docker's layer cache makes an unchanged one a matter of a second. The classic builder and BuildKit both do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,8 +30,8 @@ image() {
 # build NAME: one of ours, by its name.
 build() {
 	case $1 in
-	rabbitmq | postfix) image "$1" "docker/$1" ;;
-	lmtp-collector | hpfeeds-bridge | hpfeeds-broker) image "$1" --build-arg "SERVICE=$1" -f docker/Dockerfile . ;;
+	rabbitmq | postfix | dovecot) image "$1" "docker/$1" ;;
+	imap-collector | lmtp-collector | hpfeeds-bridge | hpfeeds-broker) image "$1" --build-arg "SERVICE=$1" -f docker/Dockerfile . ;;
 	demo) image demo -f e2e/demo/Dockerfile . ;;
 	*)
 		printf 'images: there is no image %s\n' "$1" >&2
@@ -41,7 +41,7 @@ build() {
 }
 
 # Side by side: most of the time each of them waits for something.
-[ $# -gt 0 ] || set -- lmtp-collector hpfeeds-bridge hpfeeds-broker postfix rabbitmq demo
+[ $# -gt 0 ] || set -- lmtp-collector imap-collector hpfeeds-bridge hpfeeds-broker postfix rabbitmq dovecot demo
 builds=()
 for name; do
 	build "$name" &

@@ -35,10 +35,13 @@
 //	1  it failed while running, or was told twice to stop; healthcheck: not ready
 //	2  the configuration or the command line was refused, one sentence a problem on stderr
 //	3  a part had not stopped within SHUTDOWN_TIMEOUT
+//
+// A service may add codes of its own from 4 on, with ExitCode.
 package daemon
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 
@@ -55,6 +58,12 @@ const (
 	ExitTimeout = 3 // a part had not stopped within SHUTDOWN_TIMEOUT
 )
 
+// ExitCode is an error with which a part of a service ends the program: that has this exit code then, unless something failed. The part
+// has done what it could, and has said in the log what it could not.
+type ExitCode int
+
+func (c ExitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+
 // Service describes one program. C is its configuration struct, which embeds Common.
 type Service[C any] struct {
 	// Name is the program's name, as in "lmtp-collector".
@@ -66,6 +75,8 @@ type Service[C any] struct {
 	// Prefixes are further prefixes of variables that are ours, beside the sections' names and without the "_": a variable
 	// that begins with one and isn't known is refused, because it is probably misspelt.
 	Prefixes []string
+	// ExitCodes are the service's own, as they read on in -h: "4 something was left behind".
+	ExitCodes []string
 	// Run builds the parts, registers them with Daemon.Go and Daemon.Watch, and returns when all are started; it must not
 	// block after that. Its context ends when the stop begins: it is for the start itself, parts have their own. An error
 	// ends the service with exit code 1.

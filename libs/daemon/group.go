@@ -76,6 +76,9 @@ func (g *group) guard(ctx context.Context, name string, run func(context.Context
 	if err == nil || (ctx.Err() != nil && errors.Is(err, context.Canceled)) {
 		return nil
 	}
+	if errors.As(err, new(ExitCode)) {
+		return err
+	}
 	g.log.Error().Err(err).Str("part", name).Msg("failed")
 	return err
 }
@@ -106,11 +109,22 @@ func (g *group) stop(first *part, how shutdown) int {
 		if cut := g.await(p, late.C, how); cut != ExitOK {
 			return cut
 		}
-		if p.err != nil {
-			code = ExitFailed
-		}
+		code = worse(code, p.err)
 	}
 	return code
+}
+
+// worse returns the exit code after one more part: a failure counts most, then a code that a part chose.
+func worse(code int, err error) int {
+	var chosen ExitCode
+	switch {
+	case err == nil || code == ExitFailed:
+		return code
+	case errors.As(err, &chosen):
+		return int(chosen)
+	default:
+		return ExitFailed
+	}
 }
 
 // await waits for one part, and returns another code than ExitOK when it must not wait any longer.

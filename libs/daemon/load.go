@@ -18,6 +18,8 @@ type loader struct {
 	sections []*section
 	prefixes []string // of variables, each with its "_"
 	problems []string
+	// place is where an entry of a list begins, "" outside of lists.
+	place string
 }
 
 // flagText is a flag as it was given.
@@ -41,6 +43,16 @@ func newLoader(config any, prefixes []string) *loader {
 
 // load applies YAML file, variables and flags over the defaults, checks the whole, and returns the problems.
 func (l *loader) load(common *Common, env []string, flags []flagText) []string {
+	l.apply(common, env, flags)
+	for s := range l.all {
+		l.checkSecretFile(s)
+	}
+	l.validate(common)
+	return l.problems
+}
+
+// apply applies YAML file, variables and flags over the defaults.
+func (l *loader) apply(common *Common, env []string, flags []flagText) {
 	variables := environment(env)
 	if path, from := feedConfig(common.FeedConfig, variables, flags); path != "" {
 		l.readYAML(path, from)
@@ -52,22 +64,20 @@ func (l *loader) load(common *Common, env []string, flags []flagText) []string {
 	for _, sec := range l.sections {
 		l.applyOver(sec)
 	}
-	for s := range l.all {
-		l.checkSecretFile(s)
-	}
-	l.validate(common)
-	return l.problems
 }
 
-// validate asks the sections first, so that the whole struct sees what they have settled.
 func (l *loader) validate(common *Common) {
-	whole := l.sections[0]
 	common.fromFile = make(map[string]bool)
 	for s := range l.all {
 		common.fromFile[s.variable] = s.from.layer == byFile
 	}
-	common.validate(l.reporter(whole))
-	for _, sec := range append(slices.Clone(l.sections[1:]), whole) {
+	common.validate(l.reporter(l.sections[0]))
+	l.validateSections()
+}
+
+// validateSections asks the sections first, so that the whole struct sees what they have settled.
+func (l *loader) validateSections() {
+	for _, sec := range append(slices.Clone(l.sections[1:]), l.sections[0]) {
 		if sec.validate != nil {
 			sec.validate(l.reporter(sec))
 		}
@@ -240,10 +250,19 @@ func (l *loader) checkSecretFile(s *setting) {
 	var unreadable *fs.PathError
 	switch {
 	case errors.As(err, &unreadable):
-		l.reject(s, s.writtenAs(), fmt.Sprintf("names a file that cannot be read: %v", unreadable))
+		l.reject(s, l.writtenAs(s), fmt.Sprintf("names a file that cannot be read: %v", unreadable))
 	case err != nil:
-		l.reject(s, s.writtenAs(), "names a file that is empty: "+s.secretFile())
+		l.reject(s, l.writtenAs(s), "names a file that is empty: "+s.secretFile())
 	}
+}
+
+// writtenAs is the name to call a setting by in a sentence. In a list, where there are no variables, one that nobody has set goes by its key,
+// and its entry's place.
+func (l *loader) writtenAs(s *setting) string {
+	if l.place != "" && s.from.layer == byDefault {
+		return l.place + s.path()
+	}
+	return s.writtenAs()
 }
 
 // reporter is what Validate reports to: it turns the name inside of a section into the one that the operator wrote.
@@ -251,11 +270,11 @@ func (l *loader) reporter(sec *section) func(name, problem string) {
 	return func(name, problem string) {
 		for s := range l.all {
 			if (s.section == sec && s.name == name) || (sec.name == "" && s.variable == name) {
-				l.reject(s, s.writtenAs(), problem)
+				l.reject(s, l.writtenAs(s), problem)
 				return
 			}
 		}
-		l.bad("%s %s", joinName(sec.name, "_", name), problem)
+		l.bad("%s%s %s", l.place, joinName(sec.name, "_", name), problem)
 	}
 }
 

@@ -39,8 +39,11 @@ func logWriter(out io.Writer, console bool) io.Writer {
 	return zerolog.ConsoleWriter{Out: safe, NoColor: true, TimeFormat: time.RFC3339Nano, TimeLocation: time.UTC}
 }
 
-// IsTerminal tells whether a person reads what is written to out.
+// IsTerminal tells whether a person reads what is written to out: a terminal, or what says by a method of this name that it writes to one.
 func IsTerminal(out io.Writer) bool {
+	if screen, ok := out.(interface{ IsTerminal() bool }); ok {
+		return screen.IsTerminal()
+	}
 	file, ok := out.(*os.File)
 	if !ok {
 		return false
@@ -69,6 +72,9 @@ func (w safeWriter) Write(event []byte) (int, error) {
 	}
 	return len(event), nil
 }
+
+// Printable returns text of a stranger with nothing in it that acts on a terminal or begins a line, escaped as in the log.
+func Printable(text string) string { return string(escapeUnsafe([]byte(text))) }
 
 func unsafe(r rune) bool {
 	if r < utf8.RuneSelf {

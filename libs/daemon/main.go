@@ -115,9 +115,9 @@ func (prog *program[C]) config(line commandLine) int {
 	})
 }
 
-// healthcheck leaves it to the service itself to say what is wrong with the configuration.
+// healthcheck leaves it to the service itself to say what is wrong with the configuration, and needs nothing that Validate settles.
 func (prog *program[C]) healthcheck(line commandLine) int {
-	prog.loader.load(prog.common, prog.p.Env, line.flags)
+	prog.loader.apply(prog.common, prog.p.Env, line.flags)
 	url := prog.url
 	if url == "" {
 		url = readyURL(prog.common.AdminAddr)
@@ -131,7 +131,7 @@ func (prog *program[C]) version(commandLine) int {
 }
 
 func (prog *program[C]) help(commandLine) int {
-	printHelp(prog.p.Stdout, prog.svc.Name, prog.svc.About, prog.commands, prog.loader.sections)
+	printHelp(prog.p.Stdout, prog.svc.Name, prog.svc.About, prog.commands, prog.loader.sections, prog.svc.ExitCodes)
 	return ExitOK
 }
 

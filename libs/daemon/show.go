@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -53,7 +54,7 @@ func (sec *section) title() string {
 	return sec.desc
 }
 
-func printHelp(out io.Writer, name, about string, commands []command, sections []*section) {
+func printHelp(out io.Writer, name, about string, commands []command, sections []*section, own []string) {
 	fmt.Fprintf(out, "%s: %s\n\nUsage: %s [flags] [command]\n\nWithout a command it runs until SIGTERM or SIGINT. Commands:\n\n", name, about, name)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, cmd := range commands[1:] {
@@ -67,11 +68,12 @@ func printHelp(out io.Writer, name, about string, commands []command, sections [
 		}
 	}
 	_ = table.Flush()
-	fmt.Fprintf(out, "\n%s\n", exitCodes)
+	fmt.Fprintf(out, "\nExit codes: %s.\n", strings.Join(append(slices.Clone(exitCodes), own...), ", "))
 }
 
-const exitCodes = "Exit codes: 0 a clean stop, 1 failed while running, 2 configuration or command line refused, " +
-	"3 not stopped within SHUTDOWN_TIMEOUT."
+var exitCodes = []string{
+	"0 a clean stop", "1 failed while running", "2 configuration or command line refused", "3 not stopped within SHUTDOWN_TIMEOUT",
+}
 
 func (c command) line() string { return strings.TrimSpace(c.name + " " + c.usage) }
 

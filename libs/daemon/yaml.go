@@ -38,7 +38,7 @@ func (l *loader) readYAML(path, from string) {
 		l.bad("%s:%d: must hold a map of settings, like \"amqp:\", not %s", path, root.Line, kindName(root))
 		return
 	}
-	f := feed{loader: l, path: path}
+	f := feed{loader: l, path: path, foreign: foreign}
 	f.eachKey(root, "", f.topKey)
 }
 
@@ -83,6 +83,8 @@ func yamlError(err error) error {
 type feed struct {
 	loader *loader
 	path   string
+	// foreign are the keys at the top that are left alone.
+	foreign []string
 }
 
 // eachKey calls visit for the entries of a map, and refuses a key that is there twice. prefix is the path before the keys.
@@ -107,7 +109,7 @@ func (f feed) topKey(key, value *yaml.Node) {
 		}
 	}
 	plain := f.loader.sections[0]
-	if f.setting(plain, key, value) || slices.Contains(foreign, key.Value) {
+	if f.setting(plain, key, value) || slices.Contains(f.foreign, key.Value) {
 		return
 	}
 	known := f.keys(plain)
@@ -152,6 +154,8 @@ func (f feed) setting(sec *section, key, value *yaml.Node) bool {
 
 func (f feed) assign(s *setting, from origin, value *yaml.Node) {
 	switch {
+	case isOwnTag(value):
+		f.loader.reject(s, from.name, "begins with ! and so must be in quotes")
 	case isNull(value):
 		f.loader.assign(s, from, "")
 	case value.Kind == yaml.ScalarNode:
@@ -213,6 +217,11 @@ func resolve(node *yaml.Node) *yaml.Node {
 		return node.Alias
 	}
 	return node
+}
+
+// isOwnTag tells a value like !hunter2, which YAML takes for a type of the application's own.
+func isOwnTag(node *yaml.Node) bool {
+	return strings.HasPrefix(node.Tag, "!") && !strings.HasPrefix(node.Tag, "!!")
 }
 
 func isNull(node *yaml.Node) bool {

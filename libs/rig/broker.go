@@ -15,8 +15,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -51,13 +49,13 @@ func SharedBroker(t testing.TB) *Broker {
 	image := Image(t, "rabbitmq")
 	unlock := lock(t)
 	defer unlock()
-	if !sharedRuns(t, image) && !sharedInUse(t) {
+	if !brokerShared.runs(t, image) && !brokerShared.inUse(t) {
 		_, _ = docker("rm", "-f", "-v", sharedName)
 		if err := start(sharedName, "shared", image, brokerOptions()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	useShared(t)
+	brokerShared.use(t)
 	b := newBroker(t, sharedName)
 	b.WaitReady()
 	b.login()
@@ -69,54 +67,10 @@ func SharedBroker(t testing.TB) *Broker {
 	return b
 }
 
-// users is a file that every process which uses the shared broker holds a shared lock on until it ends.
-var users struct {
-	once sync.Once
-	file *os.File
-}
-
-func usersFile(t testing.TB) *os.File {
-	t.Helper()
-	f, err := os.OpenFile(filepath.Join(os.TempDir(), "spamtraps-rig.users"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
-}
-
-func useShared(t testing.TB) {
-	t.Helper()
-	users.once.Do(func() {
-		users.file = usersFile(t)
-		if err := syscall.Flock(int(users.file.Fd()), syscall.LOCK_SH); err != nil {
-			t.Fatalf("lock %s: %v", users.file.Name(), err)
-		}
-	})
-}
-
-// sharedInUse tells whether some test process works with the shared broker right now, so that it must stay although there
-// is a newer image. A broker that does not run at all serves nobody.
-func sharedInUse(t testing.TB) bool {
-	t.Helper()
-	if state, err := docker("container", "inspect", "-f", "{{.State.Running}}", sharedName); err != nil || state != "true" {
-		return false
-	}
-	f := usersFile(t)
-	defer func() { _ = f.Close() }()
-	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil
-}
-
-// sharedRuns tells whether the shared broker is up and made from this very image.
-func sharedRuns(t testing.TB, image string) bool {
-	t.Helper()
-	state, err := docker("container", "inspect", "-f", "{{.State.Running}} {{.Image}}", sharedName)
-	return err == nil && state == "true "+Docker(t, "image", "inspect", "-f", "{{.Id}}", image)
-}
-
-// Option changes how OwnBroker starts its container.
+// Option changes how OwnBroker and OwnDovecot start their container.
 type Option func(testing.TB, *Options)
 
-// WithEnv sets a variable (NAME=value) of the broker's image.
+// WithEnv sets a variable (NAME=value) of the server's image.
 func WithEnv(assignment string) Option {
 	return func(_ testing.TB, o *Options) { o.Env = append(o.Env, assignment) }
 }

@@ -1,0 +1,17 @@
+package hostile
+
+import (
+	"time"
+)
+
+func blackholeLogin() Scenario {
+	return Scenario{
+		About: "A login is never answered.",
+		Script: Script{
+			Command: func(s *Session, c *Command) bool {
+				return c.is("LOGIN", "AUTHENTICATE") && s.fault(1) && s.Hang()
+			},
+		},
+		Want: Want{Slow: 90 * time.Second},
+	}
+}

@@ -1,0 +1,17 @@
+package hostile
+
+import (
+	"time"
+)
+
+func noGreeting() Scenario {
+	return Scenario{
+		About: "The server accepts and says nothing.",
+		Script: Script{
+			Greet: func(s *Session) bool {
+				return s.fault(1) && s.Hang()
+			},
+		},
+		Want: Want{Slow: 90 * time.Second},
+	}
+}

@@ -1,0 +1,73 @@
+package collector
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// Why a mail was left where it is: the values of the label reason.
+const (
+	leftOversize = "oversize" // larger than IMAP_MAX_MESSAGE_BYTES, or than the broker takes
+	leftRefused  = "refused"  // the broker never takes it
+	leftParked   = "parked"   // it could not be fetched several times
+)
+
+// families are the metrics of all mailboxes together.
+type families struct {
+	found, fetched, confirmed, confirmedBytes *prometheus.CounterVec
+	marked, unmarked, uidValidity             *prometheus.CounterVec
+	left, failures                            *prometheus.CounterVec
+	connected, lastLook                       *prometheus.GaugeVec
+}
+
+// mailboxMetrics are those of one mailbox, looked up once.
+type mailboxMetrics struct {
+	*families
+	found, fetched, confirmed, confirmedBytes prometheus.Counter
+	marked, unmarked, uidValidity             prometheus.Counter
+	connected, lastLook                       prometheus.Gauge
+}
+
+func newFamilies(reg prometheus.Registerer, c *Collector) *families {
+	auto := promauto.With(reg)
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return auto.NewCounterVec(prometheus.CounterOpts{Name: "spamtraps_imap_" + name, Help: help}, append([]string{"mailbox"}, labels...))
+	}
+	gauge := func(name, help string) *prometheus.GaugeVec {
+		return auto.NewGaugeVec(prometheus.GaugeOpts{Name: "spamtraps_imap_" + name, Help: help}, []string{"mailbox"})
+	}
+	reading := func(name, help string, read func() float64) {
+		auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "spamtraps_imap_" + name, Help: help}, read)
+	}
+	reading("memory_bytes", "Bytes of mail that are in memory, or reserved for what was asked for.", func() float64 { return float64(c.shared.room.load().bytes) })
+	reading("in_hand", "Mails that were asked for and are not yet marked in their mailbox: as many may come twice after a crash.", func() float64 { return float64(c.shared.room.load().mails) })
+	reading("mailboxes", "Mailboxes that are worked on.", func() float64 { return float64(len(c.mailboxes)) })
+	reading("stale_mailboxes", "Mailboxes without a successful look for IMAP_STALE_AFTER.", func() float64 { return float64(len(c.stale(time.Now()))) })
+	return &families{
+		found:          counter("found_total", "Mails that were found and are to be collected."),
+		fetched:        counter("fetched_total", "Mails that were fetched whole, those fetched again included."),
+		confirmed:      counter("confirmed_total", "Mails that the broker has confirmed."),
+		confirmedBytes: counter("confirmed_bytes_total", "Bytes of the mails that the broker has confirmed."),
+		marked:         counter("marked_total", "Mails that were marked, deleted, moved or remembered after the confirm."),
+		unmarked:       counter("unmarked_total", "Mails that the broker has and the server did not let us mark, delete or move."),
+		uidValidity:    counter("uidvalidity_changes_total", "Times that the UIDs of a folder turned out to mean other mails."),
+		left:           counter("left_total", "Mails that are left where they are, by reason.", "reason"),
+		failures:       counter("failures_total", "Ends of a connection, and tries to connect, that nobody wanted, by kind.", "kind"),
+		connected:      gauge("connected", "Whether there is a connection that is logged in (1)."),
+		lastLook:       gauge("last_look_timestamp_seconds", "When all folders were last looked at with success."),
+	}
+}
+
+func (f *families) of(name string) mailboxMetrics {
+	for _, reason := range []string{leftOversize, leftRefused, leftParked} {
+		f.left.WithLabelValues(name, reason)
+	}
+	return mailboxMetrics{
+		families: f,
+		found:    f.found.WithLabelValues(name), fetched: f.fetched.WithLabelValues(name), confirmed: f.confirmed.WithLabelValues(name),
+		confirmedBytes: f.confirmedBytes.WithLabelValues(name), marked: f.marked.WithLabelValues(name), unmarked: f.unmarked.WithLabelValues(name),
+		uidValidity: f.uidValidity.WithLabelValues(name), connected: f.connected.WithLabelValues(name), lastLook: f.lastLook.WithLabelValues(name),
+	}
+}

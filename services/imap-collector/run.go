@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"spamtraps.internal/imap-collector/internal/account"
+	"spamtraps.internal/imap-collector/internal/collector"
+	"spamtraps.internal/imap-collector/internal/command"
+	"spamtraps.internal/imap-collector/internal/config"
+	"spamtraps.internal/imap-collector/internal/state"
+	"spamtraps.internal/libs/amqp"
+	"spamtraps.internal/libs/daemon"
+)
+
+// program is what the service shows itself on.
+type program struct {
+	screen *command.Screen
+	stdout io.Writer
+}
+
+func (p *program) run(_ context.Context, d *daemon.Daemon, cfg config.Config) error {
+	store, err := state.Open(cfg.IMAP.State, d.Log)
+	if err != nil {
+		return err
+	}
+	cfg.Tokens.SetLog(d.Log)
+	accounts := cfg.Mine()
+	announce(d, cfg, accounts)
+	limitMemory(cfg.IMAP.Memory)
+	publisher := amqp.NewPublisher(cfg.AMQP, d.Log, d.Metrics)
+	identity := collector.Identity{App: d.Name + "/" + d.Version, Collector: d.Name, Sensor: cfg.Sensor}
+	boxes := collector.New(collectorConfig(cfg), identity, accounts, publisher, store, d.Log, d.Metrics)
+
+	// Parts stop in the reverse order: the mailboxes first, while what they have on its way can still be confirmed. They leave the publisher,
+	// which needs three seconds at most, half of the time.
+	d.Go("state", func(ctx context.Context) error { <-ctx.Done(); return store.Close() })
+	d.Go("amqp", publisher.Run)
+	if cfg.IMAP.Continuous {
+		d.Go("imap", boxes.Run)
+	} else {
+		d.Go("imap", func(ctx context.Context) error { return p.once(ctx, d, accounts, boxes) })
+	}
+	d.Watch("amqp", func() daemon.Health { state := publisher.State(); return daemon.Health{OK: state.OK, Text: state.Text} })
+	d.Watch("imap", func() daemon.Health { ok, text := boxes.Health(); return daemon.Health{OK: ok, Text: text} })
+	return nil
+}
+
+func collectorConfig(cfg config.Config) collector.Config {
+	return collector.Config{
+		Memory: cfg.IMAP.Memory, Window: cfg.AMQP.InFlight, MaxPerHost: cfg.IMAP.MaxPerHost, LoginRate: cfg.IMAP.LoginRate, Parallel: cfg.IMAP.Parallel,
+		StaleAfter: cfg.IMAP.StaleAfter, StopGrace: cfg.ShutdownTimeout / 2,
+	}
+}
+
+// limitMemory has garbage collected in time, so that all that is not mail fits into 64 MiB. GOMEMLIMIT overrules it.
+func limitMemory(mail int64) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(mail + 64<<20)
+	}
+}
+
+// announce says how many mailboxes there are, and which of them trust the network.
+func announce(d *daemon.Daemon, cfg config.Config, accounts []account.Account) {
+	event := d.Log.Info().Int("mailboxes", len(accounts)).Int("configured", len(cfg.Accounts))
+	if cfg.ShardCount > 1 {
+		event = event.Str("shard", fmt.Sprintf("%d of %d", cfg.ShardIndex, cfg.ShardCount))
+	}
+	event.Msg("mailboxes")
+	names := func(which func(account.Account) bool) []string {
+		var found []string
+		for _, a := range accounts {
+			if which(a) {
+				found = append(found, a.Name)
+			}
+		}
+		return found
+	}
+	if plain := names(func(a account.Account) bool { return a.TLS == account.TLSNone }); len(plain) > 0 {
+		d.Log.Warn().Str("mailboxes", some(plain)).Msg("passwords and mail of these mailboxes cross the network readable: tls is none")
+	}
+	if blind := names(func(a account.Account) bool { return a.TLS != account.TLSNone && !a.CheckCert }); len(blind) > 0 {
+		d.Log.Warn().Str("mailboxes", some(blind)).Msg("anybody in between can read passwords and mail of these mailboxes: check_cert is off")
+	}
+}
+
+// some lists the first of many names.
+func some(names []string) string {
+	const most = 20
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
