@@ -40,7 +40,7 @@ func (m *Maildir) deleteGone(ctx context.Context) {
 			return
 		}
 		if !m.clearGone(ctx) {
-			select { // the disk's trouble, or somebody who needs room
+			select { // the disk's trouble, or somebody who was not to wait
 			case <-time.After(pauseDeleting):
 				m.leftover.add()
 			case <-ctx.Done():
