@@ -92,7 +92,7 @@ func (c *copies) count(ctx context.Context, done string) {
 // before any mail is refused.
 func (m *Maildir) makeRoom(size int64) error {
 	err := m.room(size)
-	if err == nil || !m.copies.any() && !m.leftover.any() {
+	if err == nil || !m.copies.any() && !m.gone.any() {
 		return err
 	}
 	m.copies.interrupt()
