@@ -19,7 +19,7 @@ type copies struct {
 	began   time.Time
 
 	dropping sync.Mutex   // held by the one who drops some
-	urgent   atomic.Int32 // how many wait for that who need room
+	urgent   atomic.Int32 // how many wait for that who must not wait for long
 }
 
 func (c *copies) add(mails, bytes int64) {
@@ -38,6 +38,13 @@ func (c *copies) stats() (mails, bytes int64) {
 func (c *copies) any() bool {
 	mails, _ := c.stats()
 	return mails > 0
+}
+
+// interrupt takes dropping from whoever has it for as long as there is something to delete.
+func (c *copies) interrupt() {
+	c.urgent.Add(1)
+	c.dropping.Lock()
+	c.urgent.Add(-1)
 }
 
 // bucket returns the folder for the envelope of one more copy.
@@ -85,12 +92,10 @@ func (c *copies) count(ctx context.Context, done string) {
 // before any mail is refused.
 func (m *Maildir) makeRoom(size int64) error {
 	err := m.room(size)
-	if err == nil || !m.copies.any() && !m.leftover.any() {
+	if err == nil || !m.copies.any() && !m.gone.any() {
 		return err
 	}
-	m.copies.urgent.Add(1)
-	m.copies.dropping.Lock()
-	m.copies.urgent.Add(-1)
+	m.copies.interrupt()
 	defer m.copies.dropping.Unlock()
 	enough := func(time.Time) bool { return m.room(size+moreRoom) == nil }
 	m.dropGone(enough)
@@ -106,7 +111,7 @@ func (m *Maildir) dropCopies(ctx context.Context) {
 	if m.cfg.MaxAge == 0 && m.cfg.MaxBytes == 0 {
 		return
 	}
-	m.copies.dropping.Lock()
+	m.copies.interrupt()
 	defer m.copies.dropping.Unlock()
 	m.dropUntil(doneFolder, func(oldest time.Time) bool {
 		if ctx.Err() != nil || m.copies.urgent.Load() > 0 {

@@ -35,14 +35,14 @@ func (l *leftover) add() {
 func (m *Maildir) deleteGone(ctx context.Context) {
 	for {
 		select {
-		case <-m.leftover.wake:
+		case <-m.gone.wake:
 		case <-ctx.Done():
 			return
 		}
 		if !m.clearGone(ctx) {
-			select { // the disk's trouble, or somebody who needs room
+			select { // the disk's trouble, or somebody who was not to wait
 			case <-time.After(pauseDeleting):
-				m.leftover.add()
+				m.gone.add()
 			case <-ctx.Done():
 				return
 			}
@@ -62,9 +62,9 @@ func (m *Maildir) clearGone(ctx context.Context) bool {
 
 // dropGone deletes what lies in gone/ until enough says so, and tells whether it has. The caller holds dropping.
 func (m *Maildir) dropGone(enough func(oldest time.Time) bool) (stopped bool) {
-	m.leftover.there.Store(false) // before the look, lest something that comes meanwhile is missed
+	m.gone.there.Store(false) // before the look, lest something that comes meanwhile is missed
 	if stopped = m.dropUntil(goneFolder, enough); stopped {
-		m.leftover.there.Store(true)
+		m.gone.there.Store(true)
 	}
 	return stopped
 }

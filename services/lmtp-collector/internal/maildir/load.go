@@ -228,7 +228,7 @@ func (m *Maildir) Delivered(w Waiting) error {
 	if m.cfg.Keep == KeepAll {
 		m.copies.add(1, w.Size)
 	} else {
-		m.leftover.add()
+		m.gone.add()
 	}
 	return nil
 }

@@ -83,8 +83,8 @@ type Maildir struct {
 	queue  queue
 	copies copies
 	writer writer // of copies
-	leftover
-	index index
+	gone   leftover
+	index  index
 
 	looking sync.Mutex // held by the one who looks the folders through
 
@@ -98,7 +98,7 @@ type Maildir struct {
 // symbolic link. Run must be called next; it closes the maildir. Metrics begin with spamtraps_maildir_.
 func Open(cfg Config, log zerolog.Logger, reg prometheus.Registerer) (*Maildir, error) {
 	cfg.Path = filepath.Clean(cfg.Path)
-	m := &Maildir{cfg: cfg, host: hostName(), log: log, writer: newWriter(cfg.Unwritten), leftover: newLeftover()}
+	m := &Maildir{cfg: cfg, host: hostName(), log: log, writer: newWriter(cfg.Unwritten), gone: newLeftover()}
 	if err := m.open(); err != nil {
 		return nil, fmt.Errorf("open the maildir %s: %w", cfg.Path, err)
 	}
@@ -196,7 +196,7 @@ func (m *Maildir) Ready() error {
 	if trouble != nil && time.Since(since) < troubleLasts {
 		return trouble
 	}
-	if m.copies.any() || m.leftover.any() { // they go first
+	if m.copies.any() || m.gone.any() { // they go first
 		return nil
 	}
 	return m.room(0)

@@ -15,6 +15,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -348,6 +349,7 @@ func TestWhatCannotBePublished(t *testing.T) {
 		mails int
 	}{
 		{"changed", func(t *testing.T, mail, _ string) { t.Helper(); overwrite(t, mail, "mail with a virus removed") }, ErrDamaged, 1},
+		{"grown", func(t *testing.T, mail, _ string) { t.Helper(); overwrite(t, mail, "first, and a footer") }, ErrDamaged, 1},
 		{"emptied", func(t *testing.T, mail, _ string) { t.Helper(); overwrite(t, mail, "") }, ErrDamaged, 1},
 		{"deleted", func(t *testing.T, mail, _ string) {
 			t.Helper()
@@ -653,5 +655,40 @@ func TestNames(t *testing.T) {
 	at, size, ok := parseName(earlier)
 	if !ok || size != 5 || !at.Equal(time.Unix(1_700_000_000, 999_999_000)) {
 		t.Errorf("%s is %v, %d, %t", earlier, at, size, ok)
+	}
+}
+
+// A mail that is being delivered is in nobody else's hands, however often the folders are listed meanwhile, and the numbers stay right.
+func TestNoMailTwice(t *testing.T) {
+	m := openAt(t, t.TempDir())
+	const mails = 100
+	for i := range mails {
+		store(t, m, fmt.Sprint(i))
+	}
+	m.crash()
+	m = openAt(t, m.cfg.Path)
+	seen := make(chan string, 2*mails)
+	var workers sync.WaitGroup
+	for range 4 {
+		workers.Go(func() {
+			for w, ok := m.queue.pop(m); ok; w, ok = m.queue.pop(m) {
+				seen <- w.Name
+				if err := m.Delivered(w); err != nil {
+					t.Error(err)
+				}
+				m.queue.findOldest(m)
+			}
+		})
+	}
+	workers.Wait()
+	close(seen)
+	times := make(map[string]int)
+	for name := range seen {
+		if times[name]++; times[name] == 2 {
+			t.Errorf("%s was handed out twice", name)
+		}
+	}
+	if s := m.Stats(); len(times) != mails || s.Waiting != 0 || s.WaitingBytes != 0 {
+		t.Errorf("%d mails were handed out, %+v", len(times), s)
 	}
 }

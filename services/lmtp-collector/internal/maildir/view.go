@@ -95,7 +95,7 @@ func (v *View) folders(state State) ([]string, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a maildir that no Maildir has opened yet
 		return nil, err
 	}
-	all := append(copies, gone...)
+	all := slices.Concat(copies, gone)
 	slices.SortFunc(all, func(a, b string) int { return strings.Compare(filepath.Base(a), filepath.Base(b)) })
 	return all, nil
 }

@@ -175,3 +175,21 @@ func TestLeftBucketIsSwept(t *testing.T) {
 		}
 	}
 }
+
+// A mail whose envelope is being written is not there yet, rather than damaged.
+func TestViewOfWhatIsBeingWritten(t *testing.T) {
+	m := openAt(t, filepath.Join(t.TempDir(), "maildir"))
+	store(t, m, "whole\r\n")
+	store(t, m, "half\r\n")
+	v := view(t, m)
+	half := entries(t, v, StateWaiting)[1]
+	mustRename(t, m.path(newFolder, half.Name), m.path(tmpFolder, half.Name))
+	overwrite(t, half.path, `{"version": 1, "mess`)
+	if all := entries(t, v, StateWaiting); len(all) != 1 || all[0].Err != nil {
+		t.Errorf("%+v", all)
+	}
+	mustRename(t, m.path(tmpFolder, half.Name), m.path(newFolder, half.Name))
+	if all := entries(t, v, StateWaiting); len(all) != 2 || !errors.Is(all[1].Err, ErrDamaged) {
+		t.Errorf("a damaged envelope: %+v", all)
+	}
+}
