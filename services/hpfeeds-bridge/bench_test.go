@@ -338,4 +338,3 @@ func BenchmarkGrowth(b *testing.B) {
 	}
 	b.ReportMetric(0, "ns/op")
 }
-
