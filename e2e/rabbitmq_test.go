@@ -213,7 +213,7 @@ func (b *spamBroker) givesEachUserWhatItNeeds(t *testing.T) {
 		{"bridge", "declare a queue", declare("other", nil), false},
 		{"bridge", "declare the exchange", declareExchange, false},
 		{"bridge", "consume mail", consume("spam.mails"), false},
-		{"bridge", "consume dead letters", consume("spam.dead"), false},
+		{"bridge", "consume dead letters", consume("spam.dead"), true},
 		{"bridge", "purge mail", purge("spam.mails"), false},
 		{"bridge", "delete the queue", drop("spam.mails"), false},
 

@@ -170,6 +170,23 @@ func TestRefusedFrames(t *testing.T) {
 	}
 }
 
+// TestErrorSticks: what comes behind a broken frame is never taken for frames.
+func TestErrorSticks(t *testing.T) {
+	stream := append(frame(5, 99, ""), hpfeeds.AppendError(nil, "a good frame")...)
+	r := hpfeeds.NewReader(bytes.NewReader(stream), 0)
+	_, first := r.Next()
+	if first == nil {
+		t.Fatal("opcode 99 is a frame")
+	}
+	_, next := r.Next()
+	_, body := r.Body()
+	for what, err := range map[string]error{"Next": next, "Body": body, "Skip": r.Skip(), "Wait": r.Wait()} {
+		if !errors.Is(err, first) {
+			t.Errorf("%s after the error: %v", what, err)
+		}
+	}
+}
+
 // TestCutFrames: a stream that ends is io.EOF between frames and nowhere else, wherever it ends and however it is cut into reads.
 func TestCutFrames(t *testing.T) {
 	for _, line := range reference(t) {

@@ -33,7 +33,7 @@ func Defaults() Config {
 	return Config{
 		Queue:      "spam.hpfeeds",
 		DeadLetter: "spam.dead",
-		Prefetch:   256,
+		Prefetch:   512,
 		Memory:     64 << 20,
 		Confirm:    confirmAuto,
 		Oversize:   oversizeDeadLetter,

@@ -17,7 +17,7 @@ const (
 	// quiet is how long a new connection has to stay without an ERROR frame before mail is written to it. A good login has no answer.
 	quiet = 250 * time.Millisecond
 	// linger is how long the broker may take to answer with an ERROR frame after its machine has all bytes, where nothing else tells.
-	linger = 10 * time.Millisecond
+	linger = 20 * time.Millisecond
 	// fenceLimit is how long the first token may take, which also waits for the subscription.
 	fenceLimit = 10 * time.Second
 	// tokenEvery is how often the first token is sent until it comes back: the subscription goes over another connection, and may be processed later.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -85,7 +86,7 @@ func (c *checker) hint(what, format string, args ...any) {
 // problem says what is wrong and what to do about it.
 func (c *checker) problem(what, wrong, do string) {
 	c.bad = true
-	c.line("FAIL", what, wrong+": "+do)
+	c.line("FAIL", what, strings.TrimPrefix(wrong, "hpfeeds: ")+": "+do)
 }
 
 func (c *checker) line(verdict, what, text string) {

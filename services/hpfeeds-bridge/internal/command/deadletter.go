@@ -163,7 +163,9 @@ func (u *undertaker) requeue(ctx context.Context, args []string) error {
 	to.Exchange, to.Queue = u.cfg.Bridge.Queue, u.cfg.Bridge.Queue
 	done := 0
 	err := u.each(ctx, ids, func(d *amqp091.Delivery) (bool, error) {
-		m := message(d, func(name string) bool { return strings.HasPrefix(name, bridge.HeaderPrefix) || strings.HasPrefix(name, "x-") })
+		m := message(d, func(name string) bool {
+			return strings.HasPrefix(name, bridge.HeaderPrefix) || strings.HasPrefix(name, "x-")
+		})
 		if err := u.publish(ctx, to, m); err != nil {
 			return false, err
 		}

@@ -1,0 +1,297 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rabbitmq/amqp091-go"
+
+	"spamtraps.internal/libs/hpfeeds/hpfeedstest"
+	"spamtraps.internal/libs/rig"
+)
+
+// prefetch is the window of the tests that kill: as many mails may come twice.
+const prefetch = 64
+
+// exact are the ways of a broker by which a test can count exactly: who publishes mail after its restart waits until the audience is back, and a token
+// comes back only when what was before it is with the audience's kernel.
+func exact() hpfeedstest.Config {
+	return hpfeedstest.Config{Users: users(), Hold: map[string]int{"spam.mails": 1}, Exact: true}
+}
+
+// verdict waits until all that was sent has come, and compares.
+func verdict(t *testing.T, a *audience, s *sender, kills int) {
+	t.Helper()
+	s.stop()
+	var missing []string
+	var duplicates int
+	for deadline := time.Now().Add(time.Minute); ; {
+		if missing, duplicates = a.account(s.accepted); len(missing) == 0 || time.Now().After(deadline) {
+			break
+		}
+		pause(t.Context(), 50*time.Millisecond)
+	}
+	t.Logf("%d sent, %d lost, %d duplicates of %d kills", s.sent(), len(missing), duplicates, kills)
+	if len(missing) > 0 {
+		t.Errorf("%d of %d lost: %.200v", len(missing), s.sent(), missing)
+	}
+	if most := kills * prefetch; duplicates > most {
+		t.Errorf("%d duplicates, more than %d", duplicates, most)
+	}
+}
+
+// more waits until n more mails have come.
+func more(t *testing.T, a *audience, n int, limit time.Duration) time.Duration {
+	t.Helper()
+	began, target := time.Now(), a.count()+n
+	rig.Eventually(t, limit, fmt.Sprintf("%d more mails come", n), func() bool { return a.count() >= target })
+	return time.Since(began)
+}
+
+func TestBridgeKilledAtRandom(t *testing.T) {
+	broker := rig.SharedBroker(t)
+	feed := hpfeedstest.Start(t, exact())
+	for _, way := range []string{"BRIDGE_FENCE_CHANNEL=" + fenceChannel, "BRIDGE_CONFIRM=drained"} { // the broker lives, so neither loses anything
+		t.Run(way, func(t *testing.T) {
+			queue := fmt.Sprintf("spam.hp%d", rand.IntN(1e9))
+			env := settings(broker.URL(), feed.Port, way, fmt.Sprint("BRIDGE_PREFETCH=", prefetch), "BRIDGE_QUEUE="+queue)
+			a := listen(t, feed.Port, "spam.mails")
+			bridge := launch(t, env)
+			bridge.log.awaitReady(t, 30*time.Second)
+			s := newSender(t, broker.URL())
+			s.start(8, 2000)
+			kills := campaign(4, 100)
+			for range kills {
+				more(t, a, rand.IntN(100), 30*time.Second)
+				pause(t.Context(), rand.N(10*time.Millisecond)) // at any moment, not only right after a mail
+				bridge.kill(t)
+				bridge = launch(t, env)
+			}
+			more(t, a, 100, 30*time.Second)
+			verdict(t, a, s, kills)
+			bridge.kill(t)
+		})
+	}
+}
+
+func TestRabbitMQHasBadDays(t *testing.T) {
+	broker := rig.OwnBroker(t)
+	feed := hpfeedstest.Start(t, exact())
+	in := boot(t, settings(broker.URL(), feed.Port, "BRIDGE_FENCE_CHANNEL="+fenceChannel, fmt.Sprint("BRIDGE_PREFETCH=", prefetch)))
+	in.log.awaitReady(t, 30*time.Second)
+	broker.Ctl("eval", "mnesia:sync_log(), [dets:sync(Table) || Table <- dets:all()].") // the new queues are on the disk
+	a := listen(t, feed.Port, "spam.mails")
+	s := newSender(t, broker.URL())
+	s.start(8, 2000)
+	days := []struct {
+		name        string
+		often       int
+		away, again func()
+	}{
+		{"killed", campaign(1, 20), broker.Kill, broker.Start},
+		{"paused", campaign(1, 3), func() {
+			broker.Pause()
+			rig.Eventually(t, 10*time.Second, "the silence is noticed", func() bool { status, _ := in.log.ask(t, "/readyz"); return status != http.StatusOK })
+		}, broker.Unpause},
+		{"connections closed", campaign(1, 3), broker.CloseAllConnections, func() {}},
+		{"queue deleted", campaign(0, 3), func() {
+			s.stop()
+			rig.Eventually(t, 30*time.Second, "the queue is empty", func() bool { return depth(t, broker, "spam.hpfeeds") == 0 })
+			deleteQueue(t, broker, "spam.hpfeeds")
+		}, func() {
+			rig.Eventually(t, 10*time.Second, "it is declared again", func() bool { return depth(t, broker, "spam.hpfeeds") == 0 })
+			s.start(8, 2000)
+		}},
+	}
+	kills := 0
+	for _, day := range days {
+		for range day.often {
+			more(t, a, 100, 30*time.Second)
+			day.away()
+			day.again()
+			took := more(t, a, 1, 20*time.Second)
+			t.Logf("%s: mail flows %s after its return", day.name, took.Round(time.Millisecond))
+			kills++
+		}
+	}
+	more(t, a, 100, 30*time.Second)
+	verdict(t, a, s, kills)
+}
+
+func deleteQueue(t *testing.T, b *rig.Broker, queue string) {
+	t.Helper()
+	conn, err := amqp091.Dial(b.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	channel, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := channel.QueueDelete(queue, false, false, false); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// With a fence a broker that is killed loses nothing that was acknowledged.
+func TestHpfeedsBrokerKilledWithFence(t *testing.T) {
+	broker := rig.SharedBroker(t)
+	feed := hpfeedstest.StartProcess(t, exact())
+	in := boot(t, settings(broker.URL(), feed.Port, "BRIDGE_FENCE_CHANNEL="+fenceChannel, fmt.Sprint("BRIDGE_PREFETCH=", prefetch)))
+	in.log.awaitReady(t, 30*time.Second)
+	a := listen(t, feed.Port, "spam.mails")
+	s := newSender(t, broker.URL())
+	s.start(16, 10_000)
+	kills := campaign(3, 20)
+	for range kills {
+		more(t, a, 300, 30*time.Second)
+		pause(t.Context(), rand.N(10*time.Millisecond))
+		feed.Kill()
+		feed.Start()
+		if took := more(t, a, 1, 20*time.Second); took > 5*time.Second {
+			t.Errorf("mail flows %s after the broker's return", took)
+		}
+	}
+	more(t, a, 300, 30*time.Second)
+	verdict(t, a, s, kills)
+}
+
+// Without one some are lost with each kill: what the broker's machine had got and the broker had not. The test says how many; docs/flow.md does too.
+func TestHpfeedsBrokerKilledWithoutFence(t *testing.T) {
+	broker := rig.SharedBroker(t)
+	feed := hpfeedstest.StartProcess(t, exact())
+	in := boot(t, settings(broker.URL(), feed.Port, fmt.Sprint("BRIDGE_PREFETCH=", prefetch)))
+	in.log.awaitReady(t, 30*time.Second)
+	a := listen(t, feed.Port, "spam.mails")
+	s := newSender(t, broker.URL())
+	s.start(16, 10_000)
+	kills := campaign(3, 20)
+	for range kills {
+		more(t, a, 300, 30*time.Second)
+		pause(t.Context(), rand.N(10*time.Millisecond))
+		feed.Kill()
+		feed.Start()
+		more(t, a, 1, 20*time.Second)
+	}
+	more(t, a, 300, 30*time.Second)
+	s.stop()
+	rig.Eventually(t, 30*time.Second, "the queue is empty", func() bool { return depth(t, broker, "spam.hpfeeds") == 0 })
+	missing, duplicates := a.account(s.accepted)
+	t.Logf("%d sent, %d lost, %d duplicates of %d kills: %.1f lost a kill", s.sent(), len(missing), duplicates, kills, float64(len(missing))/float64(kills))
+	if len(missing) > kills*prefetch {
+		t.Errorf("%d lost of %d kills, more than a window each", len(missing), kills)
+	}
+	if most := kills * prefetch; duplicates > most {
+		t.Errorf("%d duplicates, more than %d", duplicates, most)
+	}
+}
+
+// A broker that is stopped in the middle takes nothing, and nothing is acknowledged, until it goes on.
+func TestHpfeedsBrokerFrozen(t *testing.T) {
+	broker := rig.SharedBroker(t)
+	feed := hpfeedstest.StartProcess(t, exact())
+	in := boot(t, settings(broker.URL(), feed.Port, "BRIDGE_FENCE_CHANNEL="+fenceChannel, fmt.Sprint("BRIDGE_PREFETCH=", prefetch)))
+	in.log.awaitReady(t, 30*time.Second)
+	a := listen(t, feed.Port, "spam.mails")
+	s := newSender(t, broker.URL())
+	s.many(50, 100)
+	more(t, a, 0, time.Second)
+	rig.Eventually(t, 10*time.Second, "all have come", func() bool { return a.count() == 50 })
+	feed.Signal(syscall.SIGSTOP)
+	s.many(200, 50_000)
+	if n := depth(t, broker, "spam.hpfeeds"); n < 200-prefetch {
+		t.Errorf("%d mails of 200 are in the queue", n)
+	}
+	feed.Signal(syscall.SIGCONT)
+	verdict(t, a, s, 1)
+}
+
+// takers are scripts whose kernel takes mails that they do not read, and that say nothing against it in time: drained cannot know.
+var takers = []string{"close-after-1", "close-mid-frame", "never-reads", "rst-after-3", "slow-read", "unsolicited-publish"}
+
+// Whatever a broker does, memory stays within bounds and the queue keeps what nobody has taken.
+func TestBrokersThatMisbehave(t *testing.T) {
+	broker := rig.SharedBroker(t)
+	const mails, size = 60, 50_000
+	type subject struct {
+		name, queue string
+		script      *hpfeedstest.Script
+		bridge      *process
+		idle        int
+	}
+	for _, mode := range []string{"fence", "drained"} {
+		t.Run(mode, func(t *testing.T) {
+			var subjects []*subject
+			for i, name := range hpfeedstest.Scripts() {
+				script, at := hpfeedstest.StartScript(t, name)
+				x := &subject{name: name, queue: fmt.Sprintf("spam.hp.%s.%d", mode, i), script: script}
+				env := []string{"BRIDGE_QUEUE=" + x.queue}
+				if mode == "fence" {
+					env = append(env, "BRIDGE_CONFIRM=fence", "BRIDGE_FENCE_CHANNEL="+fenceChannel)
+				}
+				x.bridge = launch(t, settings(broker.URL(), at.Port, env...))
+				subjects = append(subjects, x)
+			}
+			for _, x := range subjects {
+				rig.Eventually(t, time.Minute, x.name+" has a queue", func() bool { return depth(t, broker, x.queue) == 0 })
+				x.idle = x.bridge.rss(t, "VmRSS")
+			}
+			newSender(t, broker.URL()).many(mails, size)
+			for _, x := range subjects {
+				rig.Eventually(t, time.Minute, x.name+" is visited", func() bool { return x.script.Visits() > 0 })
+			}
+			pause(t.Context(), time.Duration(campaign(5, 60))*time.Second) // nothing but time may pass
+			for _, x := range subjects {
+				peak, left := x.bridge.rss(t, "VmHWM"), depth(t, broker, x.queue)
+				if peak > x.idle+64<<20 {
+					t.Errorf("%s: grew from %d to %d MiB", x.name, x.idle>>20, peak>>20)
+				}
+				taken := int(x.script.Messages())
+				if mode == "drained" && slices.Contains(takers, x.name) {
+					taken = mails
+				}
+				if mode == "fence" {
+					taken = 0
+				}
+				if left < mails-taken {
+					t.Errorf("%s: %d of %d mails are left in the queue, and it has read %d", x.name, left, mails, x.script.Messages())
+				}
+				if strings.Contains(x.bridge.log.String(), "panic") {
+					t.Errorf("%s: %s", x.name, x.bridge.log)
+				}
+				x.bridge.kill(t)
+			}
+		})
+	}
+}
+
+// 200 mails of 1 MiB, and a broker that takes them slowly.
+func TestMemoryUnderLargeMails(t *testing.T) {
+	broker := rig.SharedBroker(t)
+	feed := hpfeedstest.Start(t, exact())
+	const memory = 32 << 20
+	bridge := launch(t, settings(broker.URL(), feed.Port, "BRIDGE_FENCE_CHANNEL="+fenceChannel, fmt.Sprint("BRIDGE_MEMORY=", memory)))
+	bridge.log.awaitReady(t, 30*time.Second)
+	idle := bridge.rss(t, "VmRSS")
+	s := newSender(t, broker.URL())
+	const mails = 200
+	s.many(mails, 1_000_000)
+	a := listen(t, feed.Port, "spam.mails")
+	rig.Eventually(t, 2*time.Minute, "all have come", func() bool { return a.count() == mails })
+	peak := bridge.rss(t, "VmHWM")
+	t.Logf("idle %d MiB, peak %d MiB with BRIDGE_MEMORY=%d MiB", idle>>20, peak>>20, memory>>20)
+	if idle > 40<<20 {
+		t.Errorf("%d MiB idle", idle>>20)
+	}
+	if peak > memory+64<<20 {
+		t.Errorf("%d MiB at the peak", peak>>20)
+	}
+	bridge.kill(t)
+}
