@@ -31,7 +31,7 @@ image() {
 build() {
 	case $1 in
 	rabbitmq | postfix | dovecot) image "$1" "docker/$1" ;;
-	lmtp-collector) image "$1" --build-arg "SERVICE=$1" -f docker/Dockerfile . ;;
+	imap-collector | lmtp-collector) image "$1" --build-arg "SERVICE=$1" -f docker/Dockerfile . ;;
 	demo) image demo -f e2e/demo/Dockerfile . ;;
 	*)
 		printf 'images: there is no image %s\n' "$1" >&2
@@ -41,7 +41,7 @@ build() {
 }
 
 # Side by side: most of the time each of them waits for something.
-[ $# -gt 0 ] || set -- lmtp-collector postfix rabbitmq dovecot demo
+[ $# -gt 0 ] || set -- imap-collector lmtp-collector postfix rabbitmq dovecot demo
 builds=()
 for name; do
 	build "$name" &
