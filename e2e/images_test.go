@@ -19,7 +19,7 @@ import (
 )
 
 // services are the images that docker/Dockerfile makes.
-var services = []string{"lmtp-collector", "hpfeeds-bridge", "hpfeeds-broker"}
+var services = []string{"imap-collector", "lmtp-collector", "hpfeeds-bridge", "hpfeeds-broker"}
 
 const maxImageBytes = 20_000_000
 

@@ -10,6 +10,12 @@ export SPAMTRAPS_VERSION=${SPAMTRAPS_VERSION:-dev}
 export SMTP_PUBLISH=127.0.0.1:0 RABBITMQ_AMQP_PUBLISH=127.0.0.1:0 RABBITMQ_UI_PUBLISH=127.0.0.1:0
 export LMTP_COLLECTOR_ADMIN_PUBLISH=127.0.0.1:0 HPFEEDS_BRIDGE_ADMIN_PUBLISH=127.0.0.1:0
 export HPFEEDS_BROKER_PUBLISH=127.0.0.1:0 HPFEEDS_BROKER_ADMIN_PUBLISH=127.0.0.1:0
+export IMAP_COLLECTOR_ADMIN_PUBLISH=127.0.0.1:0
+# One trap mailbox, with a password that nobody else has.
+export MAILBOXES_FILE=./build/demo/mailboxes.yml
+mailbox=trap@mailbox.example
+DEMO_MAILBOX_PASSWORD=$(head -c 18 /dev/urandom | base64 | tr '+/' '-_')
+export DEMO_MAILBOX_PASSWORD
 # Postfix tries again after seconds instead of a minute: people are watching.
 export POSTFIX_QUEUE_RUN_DELAY=2s POSTFIX_MINIMAL_BACKOFF_TIME=2s POSTFIX_MAXIMAL_BACKOFF_TIME=4s
 mails=${DEMO_MAILS:-1000}
@@ -34,7 +40,8 @@ waiting() {
 say() { printf '\n== %s\n' "$*"; }
 
 if [ "${1:-}" = down ]; then
-	compose --profile demo --profile hpfeeds down --volumes --remove-orphans --timeout 5
+	compose --profile demo --profile imap --profile hpfeeds down --volumes --remove-orphans --timeout 5
+	rm -rf build/demo
 	exit
 fi
 
@@ -125,11 +132,51 @@ say "what the subscriber has seen"
 echo "$mails accepted, $arrived seen by hpfeeds-bridge tail, $(($(seen "$feed" | wc -l) - arrived)) duplicates"
 [ "$arrived" = "$mails" ] || { echo "$((mails - arrived)) mails are missing" >&2; exit 1; }
 
+say "a mailbox, on a Dovecot of the demo's own; imap-collector logs in over TLS"
+mkdir -p build/demo
+: >build/demo/dovecot.pem
+cat >"$MAILBOXES_FILE" <<-YAML
+	- username: $mailbox
+	  password: $DEMO_MAILBOX_PASSWORD
+	  host: dovecot
+	  ca_file: /config/dovecot.pem
+	  poll_interval: 10s
+	YAML
+# No others can look into the folder; the collector's user can read the files.
+chmod 0711 build/demo && chmod 0644 "$MAILBOXES_FILE" build/demo/dovecot.pem
+compose --profile imap up -d --no-build --no-deps --force-recreate dovecot >/dev/null 2>&1
+in_dovecot() { docker exec -i "$(container dovecot)" "$@"; }
+until in_dovecot cat /run/dovecot-conf/tls.pem >build/demo/dovecot.pem 2>/dev/null && in_dovecot doveadm mailbox list -u "$mailbox" >/dev/null 2>&1; do
+	docker inspect -f '{{.State.Running}}' "$(container dovecot)" | grep -qx true || { docker logs "$(container dovecot)" >&2; exit 1; }
+	sleep 0.2
+done
+driver bind -id "mailbox-$$"
+save() {
+	printf 'From: a@spam.example\r\nSubject: %s\r\n\r\n%s\r\n' "$2" "$3" | in_dovecot doveadm save -u "$mailbox" -m "$1"
+}
+save INBOX "Cheap watches, to a mailbox" "Buy now."
+save Junk "Filtered, and all the more wanted" "The provider has put this into Junk."
+compose --profile imap run --rm -T --no-deps imap-collector check 2>/dev/null || compose --profile imap run --rm -T --no-deps imap-collector check
+compose --profile imap up -d --no-build --no-deps imap-collector >/dev/null 2>&1
+echo
+echo "in RabbitMQ they are:"
+echo
+driver collected -id "mailbox-$$" -n 2
+# Unseen mails are those that the broker does not have.
+for _ in $(seq 50); do
+	unseen=$(in_dovecot doveadm search -u "$mailbox" mailbox '*' unseen 2>/dev/null | wc -l || true)
+	[ "$unseen" -gt 0 ] || break
+	sleep 0.2
+done
+echo "in the mailbox $unseen of 2 mails are unseen"
+[ "$unseen" -eq 0 ]
+
 cat <<TXT
 
 Look around:
   RabbitMQ          http://$(port rabbitmq 15672), user admin, password: docker exec $(container rabbitmq | cut -c1-12) cat /secrets/admin/password
   lmtp-collector    http://$(port lmtp-collector 9602)/readyz and /metrics
+  imap-collector    http://$(port imap-collector 9601)/readyz and /metrics
   hpfeeds-bridge    http://$(port hpfeeds-bridge 9603)/readyz and /metrics
   the feed          docker logs -f $(container tail | cut -c1-12)
   SMTP              $(port postfix 25)

@@ -18,6 +18,8 @@ const usage = `usage: demo COMMAND [flags]
   show    send a few mails and show each as it lies in RabbitMQ
   send    bind a queue, then send -n mails of burst -id
   count   read that queue until all -n mails are there, and count
+  bind    bind the queue of -id
+  collected  read that queue, and show the -n mails that came out of mailboxes
 `
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -52,6 +54,10 @@ func run(args []string) int {
 		err = sendBurst(ctx, broker, *smtp, *id, *n)
 	case "count":
 		err = countBurst(ctx, broker, *id, *n)
+	case "bind":
+		err = bindQueue(ctx, broker, *id)
+	case "collected":
+		err = showCollected(ctx, broker, *id, *n)
 	default:
 		fmt.Fprint(os.Stderr, usage)
 		return 2

@@ -74,6 +74,12 @@ func TestStopCodes(t *testing.T) {
 		log     string
 	}{
 		{name: "clean", want: ExitOK, parts: func(j *journal, g *group) { g.start("a", j.partFor("a", time.Second, nil)) }},
+		{name: "a code of its own", want: 4, parts: func(j *journal, g *group) { g.start("a", j.partFor("a", time.Second, ExitCode(4))) }},
+		{name: "a failure counts more", want: ExitFailed, log: `"error":"it broke","part":"b","message":"failed"`, parts: func(j *journal, g *group) {
+			g.start("a", j.partFor("a", time.Second, ExitCode(4)))
+			g.start("b", j.partFor("b", time.Second, broken))
+			g.start("c", j.partFor("c", time.Second, ExitCode(5)))
+		}},
 		{name: "error while stopping", want: ExitFailed, log: `"error":"it broke","part":"b","message":"failed"`, parts: func(j *journal, g *group) {
 			g.start("a", j.partFor("a", time.Second, nil))
 			g.start("b", j.partFor("b", time.Second, broken))

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
-	"strings"
 
 	"spamtraps.internal/imap-collector/internal/account"
 	"spamtraps.internal/imap-collector/internal/collector"
@@ -31,6 +30,7 @@ func (p *program) run(_ context.Context, d *daemon.Daemon, cfg config.Config) er
 	cfg.Tokens.SetLog(d.Log)
 	accounts := cfg.Mine()
 	announce(d, cfg, accounts)
+	d.Metrics.MustRegister(newTokenAges(accounts))
 	limitMemory(cfg.IMAP.Memory)
 	publisher := amqp.NewPublisher(cfg.AMQP, d.Log, d.Metrics)
 	identity := collector.Identity{App: d.Name + "/" + d.Version, Collector: d.Name, Sensor: cfg.Sensor}
@@ -64,35 +64,11 @@ func limitMemory(mail int64) {
 	}
 }
 
-// announce says how many mailboxes there are, and which of them trust the network.
+// announce says how many mailboxes there are, and whose share of them this is.
 func announce(d *daemon.Daemon, cfg config.Config, accounts []account.Account) {
 	event := d.Log.Info().Int("mailboxes", len(accounts)).Int("configured", len(cfg.Accounts))
 	if cfg.ShardCount > 1 {
 		event = event.Str("shard", fmt.Sprintf("%d of %d", cfg.ShardIndex, cfg.ShardCount))
 	}
 	event.Msg("mailboxes")
-	names := func(which func(account.Account) bool) []string {
-		var found []string
-		for _, a := range accounts {
-			if which(a) {
-				found = append(found, a.Name)
-			}
-		}
-		return found
-	}
-	if plain := names(func(a account.Account) bool { return a.TLS == account.TLSNone }); len(plain) > 0 {
-		d.Log.Warn().Str("mailboxes", some(plain)).Msg("passwords and mail of these mailboxes cross the network readable: tls is none")
-	}
-	if blind := names(func(a account.Account) bool { return a.TLS != account.TLSNone && !a.CheckCert }); len(blind) > 0 {
-		d.Log.Warn().Str("mailboxes", some(blind)).Msg("anybody in between can read passwords and mail of these mailboxes: check_cert is off")
-	}
-}
-
-// some lists the first of many names.
-func some(names []string) string {
-	const most = 20
-	if len(names) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
-	}
-	return strings.Join(names, ", ")
 }

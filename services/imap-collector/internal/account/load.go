@@ -3,6 +3,7 @@ package account
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"spamtraps.internal/imap-collector/internal/auth"
 	"spamtraps.internal/libs/daemon"
@@ -14,6 +15,8 @@ type Rules struct {
 	Defaults Entry
 	// MaxMessageBytes is the largest mail that the broker takes.
 	MaxMessageBytes int64
+	// StaleAfter is how long a mailbox may go without a look.
+	StaleAfter time.Duration
 	// Expunge allows to expunge what others have marked \Deleted.
 	Expunge bool
 	// Forgets tells that nothing is remembered beyond the process, Continuous that the process goes on looking.
@@ -51,6 +54,9 @@ func (r Rules) check(e *Entry, bad func(name, problem string)) {
 	if r.MaxMessageBytes > 0 && e.MaxMessageBytes > r.MaxMessageBytes {
 		bad("MAX_MESSAGE_BYTES", fmt.Sprintf("must be at most AMQP_MAX_MESSAGE_BYTES (%d), or mail is fetched that the broker never takes, not %d",
 			r.MaxMessageBytes, e.MaxMessageBytes))
+	}
+	if r.StaleAfter > 0 && e.PollInterval >= r.StaleAfter {
+		bad("POLL_INTERVAL", fmt.Sprintf("must be less than IMAP_STALE_AFTER (%s), or the mailbox counts as stale between two looks, not %s", r.StaleAfter, e.PollInterval))
 	}
 	if !r.Forgets {
 		return

@@ -52,6 +52,14 @@ func TestOldFile(t *testing.T) {
 	}
 }
 
+// The example that is committed is right, and collects from one mailbox only until somebody writes more in it.
+func TestExample(t *testing.T) {
+	accounts, problems := Load("../../../../mailboxes.example.yml", rules(), auth.NewTokens(""))
+	if len(problems) > 0 || len(accounts) != 4 || len(Select(accounts, 0, 1)) != 1 {
+		t.Errorf("%d accounts, problems %q", len(accounts), problems)
+	}
+}
+
 func TestNewKeys(t *testing.T) {
 	dir := t.TempDir()
 	password := filepath.Join(dir, "password")

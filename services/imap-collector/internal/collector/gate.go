@@ -28,7 +28,9 @@ type gate struct {
 	turn   chan struct{} // has the one that tries
 }
 
-func newGate(publisher Publisher) *gate { return &gate{publisher: publisher, turn: make(chan struct{}, 1)} }
+func newGate(publisher Publisher) *gate {
+	return &gate{publisher: publisher, turn: make(chan struct{}, 1)}
+}
 
 // publish returns nil when the broker has the mail, and otherwise an error when it never will, when stop ends while the broker takes nothing, or
 // when ctx ends.

@@ -44,7 +44,9 @@ func (r *room) weigh(c claim) claim {
 	return claim{bytes: min(c.bytes, r.mostBytes), mails: min(c.mails, r.mostMails)}
 }
 
-func (r *room) fits(c claim) bool { return r.bytes+c.bytes <= r.mostBytes && r.mails+c.mails <= r.mostMails }
+func (r *room) fits(c claim) bool {
+	return r.bytes+c.bytes <= r.mostBytes && r.mails+c.mails <= r.mostMails
+}
 
 // try takes room if there is some and nobody waits for it.
 func (r *room) try(c claim) bool {

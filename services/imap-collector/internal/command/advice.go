@@ -44,6 +44,10 @@ const (
 )
 
 var advices = []advice{
+	// The way there.
+	{text: words(`through the proxy.*(username/password|authentication failed)`), do: "the proxy does not take its user and password"},
+	{text: words(`through the proxy`), do: "the proxy cannot be reached, or cannot reach the server: is proxy right?"},
+
 	// Logins, provider by provider.
 	{text: words(`application-specific password required|app password`), host: gmail, do: appPassword},
 	{text: words(`web ?login required|log in via your web browser|WEBALERT`), host: gmail, do: "Google wants to see a person: log in to this account with a browser from this address once (accounts.google.com/DisplayUnlockCaptcha), or use oauth (docs/oauth.md)"},
@@ -55,9 +59,9 @@ var advices = []advice{
 	{text: words(`basic authentication is (disabled|blocked)|BasicAuthBlocked`), do: "Microsoft takes no passwords over IMAP any more: use oauth (docs/oauth.md)"},
 	{text: refusedIt, host: yahoo, do: "this provider takes an app password only: make one in the account's security settings"},
 	{text: refusedIt, host: icloud, do: "Apple takes an app-specific password only: make one at account.apple.com; username is the name before @icloud.com"},
-	{text: words(`parol prilozheniya|application password|app-specific|app specific`), do: "this provider takes an application password only: make one in the account's security settings"},
+	{text: words(`parol prilozheniya|application password|app(lication)?[- ]specific`), do: "this provider takes an application password only: make one in the account's security settings"},
 	{text: words(`unsafe login|kefu@`), do: "the provider takes known programs only: allow IMAP for third parties in the web mail's settings and use the authorisation code that it shows as password"},
-	{text: words(`service is not open|does not have access rights|IMAP.{0,20}(is )?(disabled|not enabled|switched off|turned off|not allowed|not activated|deactivated)|(enable|activate|turn on) IMAP`), do: "IMAP is switched off for this mailbox: switch it on in the web mail's settings, often under POP3/IMAP or external programs"},
+	{text: words(`service is not open|not enabled for IMAP|does not have access rights|IMAP.{0,20}(is )?(disabled|not enabled|switched off|turned off|not allowed|not activated|deactivated)|(enable|activate|turn on) IMAP`), do: "IMAP is switched off for this mailbox: switch it on in the web mail's settings, often under POP3/IMAP or external programs"},
 	{text: words(`too many (failed|bad|invalid|login)|temporarily (blocked|locked)|account (is )?(locked|blocked|suspended|disabled|abnormal)`), do: "the provider has locked the account for a while, or for good: log in to its web mail to see"},
 	{text: words(`\[THROTTLED\]|\[LIMIT\]|OVERQUOTA|bandwidth limit|too many simultaneous|too many connections|rate limit|maximum number of connections|throttled`), do: askLess},
 	{text: words(`\[UNAVAILABLE\]|\[INUSE\]|\[SERVERBUG\]|temporary (authentication )?failure|try again later`), do: "the server says that this passes: try again later"},
@@ -86,16 +90,15 @@ var advices = []advice{
 	// Ports and networks.
 	{text: words(`does not speak TLS here`), when: usesPort(143), do: "port 143 begins in plain text: take tls: implicit out, or take port 993"},
 	{text: words(`does not speak TLS here`), do: "this port does not begin with TLS: is it that of IMAP? With tls: starttls it may be the right one; 993 is usual with TLS"},
-	{text: words(`\+OK`), do: "a POP3 server answers on this port: IMAP is usually on 993"},
+	{text: words(`\+OK|before greeting: in continue-req`), do: "a POP3 server answers on this port: IMAP is usually on 993"},
 	{text: words(`"220[ -]|ESMTP`), do: "an SMTP server answers on this port: IMAP is usually on 993"},
 	{text: words(`HTTP/1`), do: "a web server answers on this port: IMAP is usually on 993"},
+	{text: words(`before greeting`), do: "what answers on this port is no IMAP server: IMAP is usually on 993"},
 	{text: words(`greeting.*(timeout|deadline|not answer|EOF|reset|in time)`), when: both(usesTLS(account.TLSStartTLS), usesPort(993)), do: "port 993 begins with TLS: take tls: starttls out"},
 	{text: words(`greeting.*(timeout|deadline|not answer|in time)`), when: func(a *account.Account) bool { return a.TLS != account.TLSImplicit }, do: "the server waits for us to begin, as one does that begins with TLS: try tls: implicit"},
 	{text: words(`STARTTLS.*the server says`), do: "the server does not do STARTTLS: try port 993, which begins with TLS; tls: none would send passwords and mail readable"},
 	{text: words(`connection refused`), do: "nothing listens on this port of the host: IMAP is usually on 993, or on 143 with STARTTLS"},
 	{text: words(`no such host|server misbehaving|name resolution`), do: "the host's name is not known: is it written right? Providers' help pages name their IMAP server"},
-	{text: words(`through the proxy.*(username/password|authentication failed)`), do: "the proxy does not take its user and password"},
-	{text: words(`through the proxy`), do: "the proxy cannot be reached, or cannot reach the server: is proxy right?"},
 	{text: words(`i/o timeout|deadline exceeded|network is unreachable|no route to host`), do: "the host does not answer on this port: a firewall in between, a wrong port, or a provider that lets no one in from this network"},
 
 	// Folders.

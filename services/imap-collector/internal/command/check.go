@@ -38,11 +38,7 @@ func Check() daemon.Command[config.Config] {
 				fmt.Fprintf(p.Stderr, "imap-collector: check: there is no mailbox %s\n", strings.Join(quotedAll(unknown), ", "))
 				return daemon.ExitRefused
 			}
-			checker := &checker{
-				dialer: &session.Dialer{Program: "imap-collector", Version: daemon.Version()},
-				store:  state.Peek(cfg.IMAP.State, zerolog.Nop()),
-			}
-			reports := checker.all(ctx, accounts, cfg.IMAP.Parallel)
+			reports := newChecker(state.Peek(cfg.IMAP.State, zerolog.Nop())).all(ctx, accounts, cfg.IMAP.Parallel)
 			if asJSON {
 				encoder := json.NewEncoder(p.Stdout)
 				encoder.SetEscapeHTML(false)
@@ -138,6 +134,10 @@ type checker struct {
 	store  *state.Store
 }
 
+func newChecker(store *state.Store) *checker {
+	return &checker{dialer: &session.Dialer{Program: "imap-collector", Version: daemon.Version()}, store: store}
+}
+
 // mailboxLimit is how long one mailbox may take.
 const mailboxLimit = 5 * time.Minute
 
@@ -191,7 +191,7 @@ func (c *checker) one(ctx context.Context, a *account.Account) Report {
 			r.Problem = report.Problem // the session is over
 			break
 		}
-		r.Notes = append(r.Notes, caps(a, report)...)
+		r.Notes = append(r.Notes, partial(a, report)...)
 	}
 	return r
 }
@@ -310,11 +310,7 @@ func notes(a *account.Account, s *session.Session) []string {
 	if alert := s.Alert(); alert != "" {
 		add("the server wants you to know: %s", alert)
 	}
-	for _, name := range capabilities(s.Caps()) {
-		if limit, found := strings.CutPrefix(strings.ToUpper(name), "MESSAGELIMIT="); found {
-			add("the server lets one command be about %s mails at most; larger folders are read in parts", limit)
-		}
-	}
+	list = append(list, limits(capabilities(s.Caps()))...)
 	if !s.CanIdle() {
 		add("the server has no IDLE: new mail is found by looking every %s", a.PollInterval)
 	}
@@ -327,11 +323,22 @@ func notes(a *account.Account, s *session.Session) []string {
 	return list
 }
 
+// limits tells of a server that lets us see a folder in parts only (RFC 9738).
+func limits(capabilities []string) []string {
+	var list []string
+	for _, name := range capabilities {
+		if limit, found := strings.CutPrefix(strings.ToUpper(name), "MESSAGELIMIT="); found {
+			list = append(list, fmt.Sprintf("the server lets one command be about %s mails at most; larger folders are read in parts", limit))
+		}
+	}
+	return list
+}
+
 // roundSizes are the limits that providers offer for what IMAP shows of a folder.
 var roundSizes = map[int]bool{1000: true, 2000: true, 5000: true, 10_000: true, 100_000: true}
 
-// caps tells of a folder that seems to be shown in part only.
-func caps(a *account.Account, r FolderReport) []string {
+// partial tells of a folder that seems to be shown in part only.
+func partial(a *account.Account, r FolderReport) []string {
 	host := strings.ToLower(a.Host)
 	switch {
 	case !roundSizes[r.Mails]:

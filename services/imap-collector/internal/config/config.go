@@ -95,8 +95,8 @@ func (i *IMAP) Validate(bad func(name, problem string)) {
 	if i.Parallel < 1 || i.Parallel > 1000 {
 		bad("PARALLEL", fmt.Sprintf("must be between 1 and 1000, not %d", i.Parallel))
 	}
-	if i.StaleAfter <= i.PollInterval {
-		bad("STALE_AFTER", fmt.Sprintf("must be more than IMAP_POLL_INTERVAL (%s), not %s", i.PollInterval, i.StaleAfter))
+	if i.StaleAfter <= 0 {
+		bad("STALE_AFTER", "must be more than 0s")
 	}
 }
 
@@ -149,7 +149,7 @@ func (c *Config) loadAccounts(bad func(name, problem string)) {
 			Folders: c.IMAP.Folders, Fetch: c.IMAP.Fetch, After: c.IMAP.After, PollInterval: c.IMAP.PollInterval, MaxMessageBytes: c.IMAP.MaxMessageBytes,
 			Enabled: true,
 		},
-		MaxMessageBytes: c.AMQP.MaxMessageBytes, Expunge: c.IMAP.Expunge == "always", Forgets: c.IMAP.State == "", Continuous: c.IMAP.Continuous,
+		MaxMessageBytes: c.AMQP.MaxMessageBytes, StaleAfter: c.IMAP.StaleAfter, Expunge: c.IMAP.Expunge == "always", Forgets: c.IMAP.State == "", Continuous: c.IMAP.Continuous,
 	}
 	switch {
 	case c.MailboxConfig != "":

@@ -131,10 +131,13 @@ func TestRefusals(t *testing.T) {
 		{"sizes", nil, one + " IMAP_MAX_MESSAGE_BYTES=17MiB", []string{
 			"IMAP_MAX_MESSAGE_BYTES must be at most AMQP_MAX_MESSAGE_BYTES (16777216), or mail is fetched that the broker never takes, not 17825792",
 		}},
+		{"stale", nil, one + " IMAP_STALE_AFTER=5m", []string{
+			"IMAP_POLL_INTERVAL must be less than IMAP_STALE_AFTER (5m0s), or the mailbox counts as stale between two looks, not 5m0s",
+		}},
 		{"memory", nil, one + " IMAP_MEMORY=16MiB", []string{"IMAP_MEMORY must be at least twice IMAP_MAX_MESSAGE_BYTES (33554432), not 16777216"}},
-		{"bounds", nil, one + " IMAP_PARALLEL=0 IMAP_LOGIN_RATE=0 IMAP_MAX_PER_HOST=-1 IMAP_STALE_AFTER=5m SHARD_COUNT=0", []string{
+		{"bounds", nil, one + " IMAP_PARALLEL=0 IMAP_LOGIN_RATE=0 IMAP_MAX_PER_HOST=-1 IMAP_STALE_AFTER=-5m SHARD_COUNT=0", []string{
 			"IMAP_MAX_PER_HOST must not be negative, as -1 is", "IMAP_LOGIN_RATE must be more than 0", "IMAP_PARALLEL must be between 1 and 1000, not 0",
-			"IMAP_STALE_AFTER must be more than IMAP_POLL_INTERVAL (5m0s), not 5m0s", "SHARD_COUNT must be at least 1, not 0",
+			"IMAP_STALE_AFTER must be more than 0s", "SHARD_COUNT must be at least 1, not 0",
 		}},
 		{"unknown", nil, one + " IMAP_POLL=1m SHARDS=2 SHARD_NUMBER=1 MAILBOX_FILE=x", []string{
 			"IMAP_POLL is no setting: did you mean IMAP_PORT?", "MAILBOX_FILE is no setting", "SHARD_NUMBER is no setting",

@@ -70,3 +70,10 @@ func (b *Broker) Copies() map[string]int {
 	}
 	return copies
 }
+
+// Store keeps a mail whose confirm will not be heard.
+func (b *Broker) Store(m amqp091.Publishing) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.received = append(b.received, m)
+}

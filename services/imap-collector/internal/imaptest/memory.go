@@ -5,6 +5,7 @@ package imaptest
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -32,6 +33,8 @@ type Memory struct {
 	Addr     string
 	User     *imapmemserver.User
 	listener *tap
+	stop     func()
+	dial     func() (net.Conn, error)
 }
 
 // Caps are capabilities that most servers have.
@@ -42,8 +45,20 @@ func Caps() imap.CapSet {
 	}
 }
 
-// NewMemory starts a server with one user, who has an INBOX. It ends with the test.
+// NewMemory starts a server on loopback with one user, who has an INBOX. It ends with the test.
 func NewMemory(t testing.TB, caps imap.CapSet) *Memory {
+	t.Helper()
+	inner, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test's
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := NewMemoryOn(t, inner, caps)
+	m.dial = func() (net.Conn, error) { return net.Dial("tcp", m.Addr) } //nolint:noctx // a test's
+	return m
+}
+
+// NewMemoryOn starts one on a listener.
+func NewMemoryOn(t testing.TB, inner net.Listener, caps imap.CapSet) *Memory {
 	t.Helper()
 	store := imapmemserver.New()
 	user := imapmemserver.NewUser(Username, Password)
@@ -57,21 +72,22 @@ func NewMemory(t testing.TB, caps imap.CapSet) *Memory {
 		},
 		Caps: caps, InsecureAuth: true,
 	})
-	inner, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test's
-	if err != nil {
-		t.Fatal(err)
-	}
 	listener := &tap{Listener: inner}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
 		_ = server.Serve(listener) // ends with Close
 	}()
-	t.Cleanup(func() {
-		_ = server.Close() // ends with the test whatever it says
+	m := &Memory{Addr: inner.Addr().String(), User: user, listener: listener}
+	m.stop = sync.OnceFunc(func() {
+		_ = server.Close() // it ends whatever it says
 		<-served
 	})
-	return &Memory{Addr: inner.Addr().String(), User: user, listener: listener}
+	t.Cleanup(m.Stop)
+	if n, ok := inner.(*Net); ok {
+		m.dial = func() (net.Conn, error) { return n.Dial(context.Background(), "", "") }
+	}
+	return m
 }
 
 // Account returns an account on a server at addr, with defaults that suit tests.
@@ -148,7 +164,7 @@ func (m *Memory) ask(t testing.TB, folder string) map[uint32]Mail {
 // dialogue logs in and says commands of our own, which the server's tap does not count.
 func (m *Memory) dialogue(t testing.TB, commands ...string) map[uint32]Mail {
 	t.Helper()
-	conn, err := net.Dial("tcp", m.Addr) //nolint:noctx // a test's
+	conn, err := m.dial()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,6 +228,23 @@ func readMail(t testing.TB, in *bufio.Reader, line string, mails map[uint32]Mail
 // Commands returns the lines that clients have sent so far, without tags.
 func (m *Memory) Commands() []string { return m.listener.commands() }
 
+// Stop ends the server before the test does, as a test in a bubble must.
+func (m *Memory) Stop() { m.stop() }
+
+// Connections returns how many clients are connected.
+func (m *Memory) Connections() int {
+	m.listener.mu.Lock()
+	defer m.listener.mu.Unlock()
+	return len(m.listener.conns)
+}
+
+// Hide keeps a word from what the server says to clients, such as " IDLE": the library offers some capabilities unasked.
+func (m *Memory) Hide(word string) {
+	m.listener.mu.Lock()
+	defer m.listener.mu.Unlock()
+	m.listener.hidden = []byte(word)
+}
+
 // Drop ends all connections, as if the server had been killed.
 func (m *Memory) Drop() { m.listener.drop() }
 
@@ -250,6 +283,7 @@ type tap struct {
 	hook   func(n int, line string) bool
 	answer func(line string) string
 	refuse bool
+	hidden []byte
 }
 
 type tapped struct {
@@ -305,6 +339,17 @@ func (c *tapped) Read(p []byte) (int, error) {
 	n := copy(p, c.line)
 	c.line = c.line[n:]
 	return n, nil
+}
+
+func (c *tapped) Write(p []byte) (int, error) {
+	c.tap.mu.Lock()
+	hidden := c.tap.hidden
+	c.tap.mu.Unlock()
+	if len(hidden) == 0 {
+		return c.Conn.Write(p)
+	}
+	_, err := c.Conn.Write(bytes.ReplaceAll(p, hidden, nil))
+	return len(p), err
 }
 
 func (t *tap) hear(line string) (pass bool, answer string) {

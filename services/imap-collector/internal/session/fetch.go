@@ -37,7 +37,7 @@ func (s *Session) StartSizes(uids []uint32) *Sizes {
 	s.begin(smallAnswer+int64(len(uids))*sizeText, 0)
 	command := s.client.Fetch(uidSet(uids), &imap.FetchOptions{UID: true, RFC822Size: true})
 	sizes := &Sizes{Mails: make([]Sized, 0, len(uids))}
-	wait := func() error {
+	wait := aside(func() error {
 		for message := command.Next(); message != nil; message = command.Next() {
 			mail := Sized{}
 			for item := message.Next(); item != nil; item = message.Next() {
@@ -51,8 +51,8 @@ func (s *Session) StartSizes(uids []uint32) *Sizes {
 			sizes.Mails = append(sizes.Mails, mail)
 		}
 		return command.Close()
-	}
-	sizes.Call = s.start(&Call{doing: "UID FETCH RFC822.SIZE", wait: wait, drain: func() { _ = command.Close() }})
+	})
+	sizes.Call = s.start(&Call{doing: "UID FETCH RFC822.SIZE", wait: wait, drain: func() { _ = wait() }})
 	return sizes
 }
 
@@ -64,8 +64,16 @@ type Mail struct {
 	Body         []byte    // exactly as many bytes as were announced
 }
 
+// aside reads an answer in a goroutine of its own, and returns what waits for the outcome, once. A server may work on several commands at once and mix
+// their answers, as Dovecot does with FETCHes, and go-imap's reader stands still until somebody takes what it has, whichever command it belongs to.
+func aside(read func() error) (wait func() error) {
+	outcome := make(chan error, 1)
+	go func() { outcome <- read() }()
+	return func() error { return <-outcome }
+}
+
 // Take decides on a mail whose size the server has just announced: it returns where to put it, with this length, or nil when it is not wanted now
-// and is to be read over.
+// and is to be read over. It is called from a goroutine of the command's own, and no more once the command was waited for.
 type Take func(uid uint32, size int64) []byte
 
 // Fetched is the answer to a fetch, once its Call has been waited for without an error. Nothing of it counts after an error, for then the bytes
@@ -90,17 +98,18 @@ func (s *Session) StartFetch(uids []uint32, planned int64, bare bool, take Take)
 	}
 	command := s.client.Fetch(uidSet(uids), &imap.FetchOptions{UID: true, Flags: !bare, InternalDate: !bare, BodySection: wholeBody})
 	f := &Fetched{Mails: make([]Mail, 0, len(uids)), asked: uids, take: take}
+	read := aside(func() error { return f.read(command) })
 	f.Call = s.start(&Call{
 		doing: fmt.Sprintf("UID FETCH of %d mails", len(uids)),
 		wait: func() error {
-			err := f.read(command)
+			err := read()
 			if wish := s.settled(); err == nil && wish != nil && len(f.Missing) == len(f.asked) {
 				f.adopt(wish)
 			}
 			return err
 		},
 		drain: func() {
-			_ = command.Close()
+			_ = read()
 			s.settled()
 		},
 	})

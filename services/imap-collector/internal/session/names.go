@@ -8,16 +8,16 @@ var knownNames = map[string][]string{
 		"Junk-E-Mail", "Junk-E-Mails", "Spamverdacht", "Spam-Verdacht", "Unerwünscht", "Unerwünschte Werbung", // German
 		"Courrier indésirable", "Indésirables", "Pourriel", // French
 		"Correo no deseado", "Correo basura", "No deseado", // Spanish
-		"Correu brossa",                                             // Catalan
-		"Posta indesiderata", "Indesiderata",                        // Italian
+		"Correu brossa",                      // Catalan
+		"Posta indesiderata", "Indesiderata", // Italian
 		"Lixo eletrônico", "Lixo Eletrónico", "Lixo", "Lixo-E-mail", // Portuguese
 		"Ongewenste e-mail", "Ongewenst", "Ongewenste reclame", // Dutch
-		"Skräppost",                                              // Swedish
-		"Søppelpost", "Uønsket e-post", "Uønsket",                // Norwegian
-		"Uønsket e-mail", "Uønsket mail",                         // Danish
-		"Roskaposti",                                             // Finnish
-		"Wiadomości-śmieci", "Wiadomości śmieci", "Niechciane",   // Polish
-		"Nevyžádaná pošta", "Nevyžádané",                         // Czech, Slovak
+		"Skräppost",                               // Swedish
+		"Søppelpost", "Uønsket e-post", "Uønsket", // Norwegian
+		"Uønsket e-mail", "Uønsket mail", // Danish
+		"Roskaposti",                                           // Finnish
+		"Wiadomości-śmieci", "Wiadomości śmieci", "Niechciane", // Polish
+		"Nevyžádaná pošta", "Nevyžádané", // Czech, Slovak
 		"Levélszemét",                                            // Hungarian
 		"Mesaje nedorite", "E-mail nedorit", "Mesaje indezirate", // Romanian
 		"Neželjena pošta", "Neželena pošta", "Nezaželena pošta", // Croatian, Serbian, Slovene

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,12 +42,16 @@ func (s *Session) Select(folder string, examine bool) (Selected, error) {
 	s.heard.mu.Lock()
 	s.heard.readOnly = false
 	s.heard.mu.Unlock()
+	before := s.client.Mailbox()
 	s.begin(smallAnswer, 0)
 	command := s.client.Select(folder, &imap.SelectOptions{ReadOnly: examine})
 	data, err := command.Wait()
 	s.end()
 	if err != nil {
 		return Selected{}, s.problem(doing, err)
+	}
+	for s.client.Mailbox() == before {
+		runtime.Gosched() // the library says that it is done, and only then notes the folder: Messages would still be that of the one before, or 0
 	}
 	if data.UIDValidity == 0 {
 		return Selected{}, &Error{

@@ -210,10 +210,13 @@ func (c *Conn) fill(p []byte) (int, error) {
 
 	from := time.Now()
 	n, err := c.Conn.Read(into)
-	waited := time.Since(from)
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	waited := time.Since(from)
+	if owed := time.Since(c.since); c.awaiting && owed < waited {
+		waited = owed // before that nothing was owed
+	}
 	good, problem := c.scan.feed(into[:n])
 	if problem == nil {
 		problem = c.tooSlow(within, waited, int64(n))
