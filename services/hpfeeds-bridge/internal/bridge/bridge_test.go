@@ -87,18 +87,23 @@ func (q *queue) serve(end chan struct{}) {
 		if next < len(q.mails) && s.unacked < q.prefetch {
 			out, d = deliveries, q.mails[next]
 			d.DeliveryTag = uint64(len(s.tags) + 1)
+			s.tags = append(s.tags, d.MessageId) // before it can be acknowledged
+			s.unacked++
 		}
 		q.mu.Unlock()
 		select {
 		case out <- d:
 			next++
-			q.mu.Lock()
-			s.tags = append(s.tags, d.MessageId)
-			s.unacked++
-			q.mu.Unlock()
+			continue
 		case <-s.changed:
 		case <-end:
 			return
+		}
+		if out != nil { // not sent
+			q.mu.Lock()
+			s.tags = s.tags[:len(s.tags)-1]
+			s.unacked--
+			q.mu.Unlock()
 		}
 	}
 }
