@@ -263,7 +263,7 @@ func (c *checker) folder(s *session.Session, a *account.Account, chosen session.
 		return r, &session.Error{Kind: session.Refused, Doing: "look into IMAP_STATE", Err: err, Answered: true}
 	}
 	wanted := session.Search{Unseen: a.Fetch == account.FetchUnseen}
-	window := uint32(s.Window(searchWindow)) //nolint:gosec // at most searchWindow
+	window := uint32(s.Window(searchWindow))
 	for first := uint32(1); first <= s.Messages(); first += window {
 		found := s.StartSearch(first, min(first+window-1, s.Messages()), wanted)
 		if err := found.Wait(); err != nil {
