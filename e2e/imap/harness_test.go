@@ -373,14 +373,14 @@ func bind(conn *amqp091.Connection) (<-chan amqp091.Delivery, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := channel.ExchangeDeclare("spam", amqp091.ExchangeTopic, true, false, false, false, nil); err != nil {
-		return nil, err
-	}
-	if _, err := channel.QueueDeclare("spam.mails", true, false, false, false, amqp091.Table{"x-queue-type": "quorum"}); err != nil {
-		return nil, err
-	}
-	if err := channel.QueueBind("spam.mails", "spam.mails", "spam", false, nil); err != nil {
-		return nil, err
+	// An existing queue is taken as it is; a refused declaration would close the channel, so it is asked for on one of its own.
+	if _, err := channel.QueueDeclarePassive("spam.mails", true, false, false, false, nil); err != nil {
+		if channel, err = conn.Channel(); err != nil {
+			return nil, err
+		}
+		if err := declare(channel, amqp091.Table{"x-queue-type": "quorum"}); err != nil {
+			return nil, err
+		}
 	}
 	if err := channel.Qos(500, 0, false); err != nil {
 		return nil, err
@@ -470,4 +470,32 @@ func (s *sink) check() {
 func hashOf(body []byte) string {
 	sum := sha256.Sum256(body)
 	return hex.EncodeToString(sum[:])
+}
+
+// declareFull makes the backlog queue one that refuses what is more than a few mails.
+func declareFull(t testing.TB, broker *rig.Broker, most int) {
+	t.Helper()
+	conn, err := amqp091.Dial(broker.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	channel, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := declare(channel, amqp091.Table{"x-queue-type": "quorum", "x-max-length": most, "x-overflow": "reject-publish"}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// declare makes exchange, queue and binding. A queue that is there is taken as it is.
+func declare(channel *amqp091.Channel, args amqp091.Table) error {
+	if err := channel.ExchangeDeclare("spam", amqp091.ExchangeTopic, true, false, false, false, nil); err != nil {
+		return err
+	}
+	if _, err := channel.QueueDeclare("spam.mails", true, false, false, false, args); err != nil {
+		return err
+	}
+	return channel.QueueBind("spam.mails", "spam.mails", "spam", false, nil)
 }

@@ -108,7 +108,7 @@ func (p *play) judge(t *testing.T, arrived *sink, log *console) {
 	}
 	for _, times := range [][]time.Time{p.server.Logins(), p.server.When(`UID FETCH .*BODY`)} {
 		for i := 1; i < len(times) && w.Apart > 0; i++ {
-			if apart := times[i].Sub(times[i-1]); apart < w.Apart {
+			if apart := times[i].Sub(times[i-1]); apart < w.Apart && apart > time.Second { // what is pipelined is one try
 				t.Errorf("tried again after %s", apart)
 			}
 		}

@@ -60,7 +60,7 @@ const (
 
 // ExitCode is an error with which a part of a service ends the program: that has this exit code then, unless something failed. The part
 // has done what it could, and has said in the log what it could not.
-type ExitCode int
+type ExitCode int //nolint:errname // a code first, and an error only on its way
 
 func (c ExitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 

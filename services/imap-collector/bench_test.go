@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,7 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rabbitmq/amqp091-go"
 	"github.com/rs/zerolog"
-	"golang.org/x/sys/unix"
 
 	"spamtraps.internal/imap-collector/internal/account"
 	"spamtraps.internal/imap-collector/internal/auth"
@@ -126,26 +126,21 @@ func (s *stage) fetch(user string) error {
 		return err
 	}
 	const batch, depth = 64, 3
-	var flying []*imapclient.FetchCommand
+	// Each command is read by a goroutine of its own, because Dovecot mixes the answers of commands in flight.
+	var flying []chan error
 	finish := func() error {
-		command := flying[0]
+		err := <-flying[0]
 		flying = flying[1:]
-		for message := command.Next(); message != nil; message = command.Next() {
-			for item := message.Next(); item != nil; item = message.Next() {
-				if body, ok := item.(imapclient.FetchItemDataBodySection); ok {
-					if _, err := io.Copy(io.Discard, body.Literal); err != nil {
-						return err
-					}
-				}
-			}
-		}
-		return command.Close()
+		return err
 	}
 	for first := uint32(1); first <= box.NumMessages; first += batch {
 		set := imap.UIDSet{{Start: imap.UID(first), Stop: imap.UID(min(first+batch-1, box.NumMessages))}}
-		flying = append(flying, client.Fetch(set, &imap.FetchOptions{
+		command := client.Fetch(set, &imap.FetchOptions{
 			UID: true, Flags: true, InternalDate: true, BodySection: []*imap.FetchItemBodySection{{Peek: true}},
-		}))
+		})
+		done := make(chan error, 1)
+		go func() { done <- discard(command) }()
+		flying = append(flying, done)
 		if len(flying) == depth {
 			if err := finish(); err != nil {
 				return err
@@ -158,6 +153,19 @@ func (s *stage) fetch(user string) error {
 		}
 	}
 	return nil
+}
+
+func discard(command *imapclient.FetchCommand) error {
+	for message := command.Next(); message != nil; message = command.Next() {
+		for item := message.Next(); item != nil; item = message.Next() {
+			if body, ok := item.(imapclient.FetchItemDataBodySection); ok {
+				if _, err := io.Copy(io.Discard, body.Literal); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return command.Close()
 }
 
 // publish publishes with nothing but amqp091, and returns mails a second.
@@ -278,8 +286,8 @@ func (s *stage) chain(users []string, mails int) time.Duration {
 // ownCPU returns the processor time of this process.
 func ownCPU(b *testing.B) time.Duration {
 	b.Helper()
-	var usage unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
 		b.Fatal(err)
 	}
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())

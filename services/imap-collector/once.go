@@ -11,7 +11,7 @@ import (
 )
 
 // exitOversize is the exit code of a run that has left nothing behind but what is too large.
-const exitOversize = daemon.ExitCode(4)
+const exitOversize = daemon.ExitCode(4) //nolint:errname // an exit code
 
 // once goes through all mailboxes once, shows how far it is, and sums up. It returns an error unless each was emptied of what was asked.
 func (p *program) once(ctx context.Context, d *daemon.Daemon, accounts []account.Account, boxes *collector.Collector) error {

@@ -28,6 +28,6 @@ func messagelimit() Scenario {
 				return true
 			},
 		},
-		Want: Want{Copies: 2},
+		Want: Want{Copies: 2, Faults: -1},
 	}
 }

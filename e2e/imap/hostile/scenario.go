@@ -81,6 +81,7 @@ func Scenarios() map[string]Scenario {
 		"no-for-one":              noForOne(),
 		"throttle":                throttleScenario(),
 		"limit":                   limitScenario(),
+		"interleaved":             interleaved(),
 		"login-limit":             loginLimit(),
 		"messagelimit":            messagelimit(),
 		"readonly":                readonly(),

@@ -22,7 +22,7 @@ func shardOf(id string, count int) int {
 	best, most := 0, uint64(0)
 	for shard := range count {
 		var number [8]byte
-		binary.BigEndian.PutUint64(number[:], uint64(shard)) //nolint:gosec // from 0 on
+		binary.BigEndian.PutUint64(number[:], uint64(shard))
 		sum := sha256.Sum256(append(number[:], id...))
 		if weight := binary.BigEndian.Uint64(sum[:]); shard == 0 || weight > most {
 			best, most = shard, weight

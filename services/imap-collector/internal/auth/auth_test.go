@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -60,9 +61,7 @@ func (p *provider) requests() []url.Values {
 func gives(access string, more map[string]any) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		answer := map[string]any{"access_token": access, "token_type": "Bearer", "expires_in": 3600}
-		for key, value := range more {
-			answer[key] = value
-		}
+		maps.Copy(answer, more)
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(answer)
 	}
@@ -103,14 +102,7 @@ func settled(t *testing.T, settings OAuth) OAuth {
 func everything(string) bool { return true }
 
 func only(names ...string) func(string) bool {
-	return func(name string) bool {
-		for _, n := range names {
-			if n == name {
-				return true
-			}
-		}
-		return false
-	}
+	return func(name string) bool { return slices.Contains(names, name) }
 }
 
 func shownToken(t *testing.T, login Login) string {
@@ -323,10 +315,10 @@ func TestApplicationAccessIsSharedAndRenewed(t *testing.T) {
 	}
 }
 
-func refreshing(t *testing.T, p *provider, stateDir string, token secret.Secret) (*Tokens, Login) {
+func refreshing(t *testing.T, p *provider, stateDir string, token secret.Secret) Login {
 	t.Helper()
 	tokens := NewTokens(stateDir)
-	return tokens, tokens.Login(Mailbox{ID: "1", Name: "one", Username: "a"},
+	return tokens.Login(Mailbox{ID: "1", Name: "one", Username: "a"},
 		settled(t, OAuth{Provider: "other", ClientID: "app", RefreshToken: token, TokenURL: p.URL, Scopes: []string{"imap", "offline"}}))
 }
 
@@ -364,7 +356,7 @@ func TestRotatedRefreshTokenIsWrittenBack(t *testing.T) {
 				gives(fmt.Sprintf("token-%d", number), map[string]any{"refresh_token": fmt.Sprintf("r-%d", number)})(w, r)
 			})
 			for range 3 { // processes
-				_, login := refreshing(t, p, stateDir, token)
+				login := refreshing(t, p, stateDir, token)
 				for range 2 {
 					m, err := login.Mechanism(t.Context(), everything)
 					if err != nil {
@@ -401,7 +393,7 @@ func TestRotatedRefreshTokenIsWrittenBack(t *testing.T) {
 				write(t, path, "r-9\n")
 			}
 			number = 9
-			_, login := refreshing(t, p, stateDir, token)
+			login := refreshing(t, p, stateDir, token)
 			if got := shownToken(t, login); got != "token-10" {
 				t.Errorf("%q", got)
 			}
@@ -423,7 +415,7 @@ func TestRefreshTokenThatCannotBeWritten(t *testing.T) {
 	write(t, path, "r-0")
 	block(t, path+".new")
 	p := newProvider(t, gives("token", map[string]any{"refresh_token": "r-1"}))
-	_, login := refreshing(t, p, "", secret.FromFile(path))
+	login := refreshing(t, p, "", secret.FromFile(path))
 	source := login.(*bearerLogin).tokens.(*endpoint)
 	var problems []string
 	source.tell = func(problem string, err error) { problems = append(problems, problem+": "+err.Error()) }
@@ -462,7 +454,7 @@ func TestDamagedStateOfRefreshToken(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		p := newProvider(t, gives("token", map[string]any{"refresh_token": "r-1"}))
-		_, login := refreshing(t, p, dir, secret.New("r-0"))
+		login := refreshing(t, p, dir, secret.New("r-0"))
 		path := login.(*bearerLogin).tokens.(*endpoint).keeper.path
 		write(t, path, text)
 		_, err := login.Mechanism(t.Context(), everything)
@@ -477,7 +469,7 @@ func TestDamagedStateOfRefreshToken(t *testing.T) {
 
 func TestLasts(t *testing.T) {
 	p := newProvider(t, gives("token", map[string]any{"refresh_token": "r-1", "refresh_token_expires_in": 7 * 86400}))
-	_, login := refreshing(t, p, t.TempDir(), secret.New("r-0"))
+	login := refreshing(t, p, t.TempDir(), secret.New("r-0"))
 	if _, err := login.Mechanism(t.Context(), everything); err != nil {
 		t.Fatal(err)
 	}
@@ -509,7 +501,10 @@ func TestHostileTokenEndpoint(t *testing.T) {
 		{"too many", fails(429, "invalid_request", ""), "it said invalid_request", false},
 		{"error with 200", fails(200, "invalid_grant", ""), "it said invalid_grant", true},
 		{"an endless description", fails(400, "invalid_grant", strings.Repeat("x", 100_000)), "it said invalid_grant: " + strings.Repeat("x", 300) + "…", true},
-		{"no OAuth error", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403); fmt.Fprint(w, refresh) }, "it answered HTTP 403", false},
+		{"no OAuth error", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusForbidden)
+			fmt.Fprint(w, refresh)
+		}, "it answered HTTP 403", false},
 		{"garbage", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "\x00\xff{"+refresh) }, "its answer is no token", false},
 		{"empty", func(http.ResponseWriter, *http.Request) {}, "its answer is no token", false},
 		{"a login page", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>"+refresh+"</html>") }, "its answer is no token", false},
@@ -600,7 +595,7 @@ func TestGivingUpLosesNoRotation(t *testing.T) {
 		<-answer
 		gives("token", map[string]any{"refresh_token": "r-1"})(w, r)
 	})
-	_, login := refreshing(t, p, "", secret.FromFile(path))
+	login := refreshing(t, p, "", secret.FromFile(path))
 	ctx, cancel := context.WithCancel(t.Context())
 	failed := make(chan error)
 	go func() {

@@ -60,7 +60,7 @@ func (e *endpoint) token(ctx context.Context) (accessToken, error) {
 	case <-ctx.Done():
 		return accessToken{}, &Error{Err: fmt.Errorf("wait for a token: %w", ctx.Err())}
 	}
-	if token, err, known := e.cached(); known {
+	if token, known, err := e.cached(); known {
 		<-e.turn
 		return token, err
 	}
@@ -84,18 +84,18 @@ func (e *endpoint) token(ctx context.Context) (accessToken, error) {
 	}
 }
 
-// cached answers without asking, if that is possible.
-func (e *endpoint) cached() (accessToken, error, bool) { //nolint:revive // the error is an answer like the token, not this function's
+// cached answers without asking, if that is possible: known tells whether there is an answer, which may be an error.
+func (e *endpoint) cached() (token accessToken, known bool, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.now()
 	switch {
 	case now.Before(e.renew):
-		return e.current, nil, true
+		return e.current, true, nil
 	case now.Before(e.retry):
-		return accessToken{}, e.failed, true
+		return accessToken{}, true, e.failed
 	}
-	return accessToken{}, nil, false
+	return accessToken{}, false, nil
 }
 
 // refuse forgets a token, unless there is another one since.

@@ -145,7 +145,7 @@ func badEndpoint(text string) string {
 		return "must be a URL like https://login.example/token"
 	case endpoint.User != nil:
 		return "must have no user or password in it: that is client_id and client_secret"
-	case endpoint.Scheme != "https" && !(endpoint.Scheme == "http" && isLoopback(endpoint.Hostname())):
+	case endpoint.Scheme != "https" && (endpoint.Scheme != "http" || !isLoopback(endpoint.Hostname())):
 		return "must begin with https://, because secrets are sent there"
 	}
 	return ""

@@ -2,6 +2,7 @@ package collector
 
 import (
 	"errors"
+	"sync"
 
 	"spamtraps.internal/imap-collector/internal/session"
 )
@@ -110,6 +111,7 @@ func (p *pass) fetch(batch []session.Sized, c claim, bare bool, trouble *trouble
 // holding is the memory of a batch.
 type holding struct {
 	pass *pass
+	mu   sync.Mutex       // a server that answers twice is read by two goroutines
 	left int64            // of what was reserved
 	each map[uint32]int64 // what mails have
 }
@@ -120,6 +122,8 @@ func (h *holding) take(uid uint32, size int64) []byte {
 	if size > h.pass.limit() {
 		return nil
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	room := h.pass.mailbox.shared.room
 	weight := room.weigh(claim{bytes: size}).bytes
 	if weight > h.left {
@@ -133,7 +137,7 @@ func (h *holding) take(uid uint32, size int64) []byte {
 	return make([]byte, size)
 }
 
-// pass hands the memory of a mail to whoever publishes it.
+// hand hands the memory of a mail to whoever publishes it.
 func (h *holding) hand(uid uint32) int64 {
 	weight := h.each[uid]
 	delete(h.each, uid)

@@ -97,6 +97,7 @@ type Report struct {
 	Login        string         `json:"login"`
 	Capabilities []string       `json:"capabilities,omitempty"`
 	Found        int            `json:"folders_found,omitempty"` // of the mailbox
+	Names        []string       `json:"folder_names,omitempty"`  // of those, the first
 	Folders      []FolderReport `json:"folders,omitempty"`       // that are to be looked at
 	Missing      []string       `json:"missing,omitempty"`       // wanted, and there is none
 	Fetch        string         `json:"fetch"`
@@ -178,7 +179,7 @@ func (c *checker) one(ctx context.Context, a *account.Account) Report {
 		r.Problem = newProblem(a, err)
 		return r
 	}
-	r.Found = len(found)
+	r.Found, r.Names = len(found), names(found)
 	chosen, missing := session.Choose(found, a.Folders)
 	r.Missing = missing
 	for _, folder := range chosen {
@@ -194,6 +195,18 @@ func (c *checker) one(ctx context.Context, a *account.Account) Report {
 		r.Notes = append(r.Notes, partial(a, report)...)
 	}
 	return r
+}
+
+// mostNames is how many of a mailbox's folders are shown.
+const mostNames = 50
+
+func names(folders []session.Folder) []string {
+	var list []string
+	for _, f := range folders[:min(len(folders), mostNames)] {
+		list = append(list, daemon.Printable(f.Name))
+	}
+	slices.Sort(list)
+	return list
 }
 
 // connection says how the connection is made private.
@@ -263,7 +276,7 @@ func (c *checker) folder(s *session.Session, a *account.Account, chosen session.
 		return r, &session.Error{Kind: session.Refused, Doing: "look into IMAP_STATE", Err: err, Answered: true}
 	}
 	wanted := session.Search{Unseen: a.Fetch == account.FetchUnseen}
-	window := uint32(s.Window(searchWindow)) //nolint:gosec // at most searchWindow
+	window := uint32(s.Window(searchWindow))
 	for first := uint32(1); first <= s.Messages(); first += window {
 		found := s.StartSearch(first, min(first+window-1, s.Messages()), wanted)
 		if err := found.Wait(); err != nil {

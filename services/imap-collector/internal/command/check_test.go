@@ -84,7 +84,7 @@ func TestCheckShowsWhatIsThereAndChangesNothing(t *testing.T) {
 	for _, want := range []string{
 		"MAILBOX CONNECTION LOGIN FOLDER MAILS UNSEEN TO FETCH box not encrypted PLAIN, password INBOX 3 2 2, but 1 too large",
 		`Spam (\Junk by its name) 1 1 1`,
-		"box at " + server.Addr + ": fetch unseen, after that seen", "folders: 2 in the mailbox; no No* among them", "IDLE",
+		"box at " + server.Addr + ": fetch unseen, after that seen", "folders: 2 in the mailbox (INBOX, Spam); no No* among them", "IDLE",
 		"1 mailboxes, 0 with a problem; 3 mails would be fetched. Nothing was changed.",
 	} {
 		if !strings.Contains(strings.Join(strings.Fields(stdout), " "), want) {

@@ -68,7 +68,7 @@ func (r *Report) printDetails(out io.Writer) {
 	}
 	if len(r.Capabilities) > 0 {
 		fmt.Fprintf(out, "  offers: %s\n", strings.Join(r.Capabilities, " "))
-		fmt.Fprintf(out, "  folders: %d in the mailbox", r.Found)
+		fmt.Fprintf(out, "  folders: %d in the mailbox (%s)", r.Found, strings.Join(r.Names, ", "))
 		for _, missing := range r.Missing {
 			fmt.Fprintf(out, "; no %s among them", daemon.Printable(missing))
 		}

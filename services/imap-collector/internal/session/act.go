@@ -20,11 +20,8 @@ func (s *Session) DeletingArchives() bool { return s.caps.Has("X-GM-EXT-1") }
 func (s *Session) StartStore(uids []uint32, flags ...imap.Flag) *Call {
 	s.begin(smallAnswer+int64(len(uids))*sizeText, 0)
 	command := s.client.Store(uidSet(uids), &imap.StoreFlags{Op: imap.StoreFlagsAdd, Silent: true, Flags: flags}, nil)
-	return s.start(&Call{
-		doing: fmt.Sprintf("UID STORE %v", flags),
-		wait:  command.Close,
-		drain: func() { _ = command.Close() },
-	})
+	wait := aside(command.Close)
+	return s.start(&Call{doing: fmt.Sprintf("UID STORE %v", flags), wait: wait, drain: func() { _ = wait() }})
 }
 
 // StartExpunge removes those of the mails that are marked \Deleted. It may be sent right behind the StartStore that marks them: no others
@@ -32,14 +29,16 @@ func (s *Session) StartStore(uids []uint32, flags ...imap.Flag) *Call {
 func (s *Session) StartExpunge(uids []uint32) *Call {
 	s.begin(smallAnswer+int64(len(uids))*sizeText, 0)
 	command := s.client.UIDExpunge(uidSet(uids))
-	return s.start(&Call{doing: "UID EXPUNGE", wait: command.Close, drain: func() { _ = command.Close() }})
+	wait := aside(command.Close)
+	return s.start(&Call{doing: "UID EXPUNGE", wait: wait, drain: func() { _ = wait() }})
 }
 
 // StartExpungeAll removes whatever is marked \Deleted in the folder, by anybody.
 func (s *Session) StartExpungeAll() *Call {
 	s.begin(int64(s.Messages())*sizeText+smallAnswer, 0)
 	command := s.client.Expunge()
-	return s.start(&Call{doing: "EXPUNGE", wait: command.Close, drain: func() { _ = command.Close() }})
+	wait := aside(command.Close)
+	return s.start(&Call{doing: "EXPUNGE", wait: wait, drain: func() { _ = wait() }})
 }
 
 // StartCopy copies mails to another folder.

@@ -40,7 +40,7 @@ func addThree(path string) int {
 		if err := f.Add([]uint32{uid}); err != nil {
 			outcome = "failed"
 		}
-		_, _ = os.Stdout.WriteString(fmt.Sprintf("%d: %s\n", uid, outcome))
+		fmt.Printf("%d: %s\n", uid, outcome)
 	}
 	return 0
 }

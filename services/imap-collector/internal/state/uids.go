@@ -87,12 +87,12 @@ func (u uids) without(other uids) uids {
 		}
 		for j := i; j < len(other) && other[j].First <= r.Last; j++ {
 			if uint64(other[j].First) > next {
-				out = append(out, Range{uint32(next), other[j].First - 1}) //nolint:gosec // next is at most First of a range
+				out = append(out, Range{uint32(next), other[j].First - 1})
 			}
 			next = max(next, uint64(other[j].Last)+1)
 		}
 		if next <= uint64(r.Last) {
-			out = append(out, Range{uint32(next), r.Last}) //nolint:gosec // at most Last of a range
+			out = append(out, Range{uint32(next), r.Last})
 		}
 	}
 	return out
