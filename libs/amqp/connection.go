@@ -36,8 +36,8 @@ type brokers struct {
 	use    string
 	log    *zerolog.Logger
 	gate   func() *gate // makes that of a connection; nil: they have none
-	next   int  // broker to try first
-	warned bool // that certificates are not verified
+	next   int          // broker to try first
+	warned bool         // that certificates are not verified
 }
 
 // connect tries each broker once, and returns a connection to the first that works and that prepare makes ready. That has the

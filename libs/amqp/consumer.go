@@ -347,7 +347,8 @@ func (c *Consumer) end(s *Stint) {
 	s.over.Store(true)
 	s.gate.wave()
 	go func() {
-		for range s.deliveries { //nolint:revive // the library would keep them in memory until the connection is closed
+		for d := range s.deliveries {
+			_ = d // the library would keep them in memory until the connection is closed
 		}
 	}()
 }

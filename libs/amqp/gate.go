@@ -22,12 +22,12 @@ type gate struct {
 
 	mu      sync.Mutex
 	opened  sync.Cond
-	waved   bool      // everything passes: the connection is about to end
-	held    []parcel  // not settled, oldest first, those settled out of turn among them
-	first   uint64    // delivery tag of held[0]
-	count   int       // not settled
-	bytes   int64     // of them, announced ones included
-	missing int64     // bytes of the last one that have not come yet
+	waved   bool     // everything passes: the connection is about to end
+	held    []parcel // not settled, oldest first, those settled out of turn among them
+	first   uint64   // delivery tag of held[0]
+	count   int      // not settled
+	bytes   int64    // of them, announced ones included
+	missing int64    // bytes of the last one that have not come yet
 }
 
 // parcel is a delivery that is in memory.

@@ -183,9 +183,9 @@ func (s *stage) bareWriter(n, size int) float64 {
 
 // figures are of one run of a bridge.
 type figures struct {
-	rate      float64       // mails a second
-	cpu       time.Duration // of the bridge, a mail
-	idle, top int           // bytes of RSS
+	rate float64       // mails a second
+	cpu  time.Duration // of the bridge, a mail
+	top  int           // bytes of RSS at the most
 }
 
 // bridge empties a queue of n mails with the program itself.
@@ -289,7 +289,7 @@ func median(values []float64) (middle, least, most float64) {
 // BenchmarkBridge measures both ways of confirming against the limit of a chain on one machine: 1 / (1/bare consumer + 1/bare writer).
 func BenchmarkBridge(b *testing.B) {
 	s := newStage(b)
-	const rounds, mails, size = 5, 20_000, 10 << 10
+	const rounds, mails, size = 3, 20_000, 10 << 10
 	var consumers, writers, drained, fence, shareDrained, shareFence, cpuDrained, cpuFence []float64
 	for range rounds {
 		s.fill(mails, size, "spam.hp.consumer", "spam.hp.drained", "spam.hp.fence")
@@ -309,8 +309,14 @@ func BenchmarkBridge(b *testing.B) {
 		name   string
 		values []float64
 	}{
-		{"consumer/s", consumers}, {"writer/s", writers}, {"drained/s", drained}, {"fence/s", fence},
-		{"drained-share", shareDrained}, {"fence-share", shareFence}, {"drained-µs-CPU", cpuDrained}, {"fence-µs-CPU", cpuFence},
+		{"consumer/s", consumers},
+		{"writer/s", writers},
+		{"drained/s", drained},
+		{"fence/s", fence},
+		{"drained-share", shareDrained},
+		{"fence-share", shareFence},
+		{"drained-µs-CPU", cpuDrained},
+		{"fence-µs-CPU", cpuFence},
 	} {
 		middle, least, most := median(line.values)
 		b.ReportMetric(middle, line.name)

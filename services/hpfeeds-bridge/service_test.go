@@ -376,18 +376,17 @@ func body(id string, size int) []byte {
 }
 
 // send sends one mail until the broker has it.
-func (s *sender) send(ctx context.Context, id string, content []byte) bool {
+func (s *sender) send(ctx context.Context, id string, content []byte) {
 	m := amqp091.Publishing{MessageId: id, DeliveryMode: amqp091.Persistent, Body: content}
 	for ctx.Err() == nil {
 		if err := s.Publish(ctx, m); err == nil {
 			s.mu.Lock()
 			s.accepted[id] = true
 			s.mu.Unlock()
-			return true
+			return
 		}
 		pause(ctx, 5*time.Millisecond)
 	}
-	return false
 }
 
 // many sends n mails at once and returns when the broker has them.

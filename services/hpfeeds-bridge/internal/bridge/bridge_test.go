@@ -37,10 +37,10 @@ func newQueue(prefetch int, mails ...amqp091.Delivery) *queue {
 	return &queue{mails: mails, gone: map[string]bool{}, stints: make(chan *amqp.Stint), prefetch: prefetch}
 }
 
-func mailsOf(n, size int) []amqp091.Delivery {
+func mailsOf(n int) []amqp091.Delivery {
 	mails := make([]amqp091.Delivery, n)
 	for i := range mails {
-		mails[i] = amqp091.Delivery{MessageId: fmt.Sprint("mail-", i), Body: bytes.Repeat([]byte{byte(i), byte(i >> 8)}, size/2)}
+		mails[i] = amqp091.Delivery{MessageId: fmt.Sprint("mail-", i), Body: bytes.Repeat([]byte{byte(i), byte(i >> 8)}, 50)}
 	}
 	return mails
 }
@@ -295,7 +295,7 @@ func bubble(t *testing.T, cfg Config, q *queue, f *feed, do func(b *Bridge, m *m
 		m := &morgue{}
 		// The channels are made again: those of a bubble belong to it.
 		q.stints = make(chan *amqp.Stint)
-		b := New(cfg, settings, q, m, zerolog.New(&log), prometheus.NewRegistry())
+		b := New(cfg, settings, q, m, zerolog.New(zerolog.SyncWriter(&log)), prometheus.NewRegistry())
 		b.dial = f.dial
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
@@ -323,7 +323,7 @@ func fenced() Config {
 func TestBrokerAwayForAnHour(t *testing.T) {
 	for name, cfg := range map[string]Config{"fence": fenced(), "drained": Defaults()} {
 		t.Run(name, func(t *testing.T) {
-			q, f := newQueue(cfg.Prefetch, mailsOf(10_000, 100)...), &feed{away: true}
+			q, f := newQueue(cfg.Prefetch, mailsOf(10_000)...), &feed{away: true}
 			bubble(t, cfg, q, f, func(b *Bridge, _ *morgue, log *bytes.Buffer) {
 				time.Sleep(time.Hour)
 				synctest.Wait()
@@ -364,7 +364,7 @@ func TestBrokerAwayForAnHour(t *testing.T) {
 func TestIdleConnectionIsNotTrusted(t *testing.T) {
 	for name, cfg := range map[string]Config{"fence": fenced(), "drained": Defaults()} {
 		t.Run(name, func(t *testing.T) {
-			mails := mailsOf(5, 100)
+			mails := mailsOf(5)
 			q, f := newQueue(cfg.Prefetch), &feed{cut: 180 * time.Second}
 			bubble(t, cfg, q, f, func(_ *Bridge, _ *morgue, _ *bytes.Buffer) {
 				for i, mail := range mails {
@@ -385,7 +385,7 @@ func TestIdleConnectionIsNotTrusted(t *testing.T) {
 func TestSuspects(t *testing.T) {
 	for name, cfg := range map[string]Config{"fence": fenced(), "drained": Defaults()} {
 		t.Run(name+", one mail", func(t *testing.T) {
-			mails := mailsOf(300, 100)
+			mails := mailsOf(300)
 			mails[20].Body, mails[21].Body = []byte("poison 1"), []byte("poison 2")
 			q := newQueue(cfg.Prefetch, mails...)
 			f := &feed{ends: func(payload []byte) bool { return bytes.HasPrefix(payload, []byte("poison")) }}
@@ -403,7 +403,7 @@ func TestSuspects(t *testing.T) {
 			})
 		})
 		t.Run(name+", every mail", func(t *testing.T) {
-			q := newQueue(cfg.Prefetch, mailsOf(50, 100)...)
+			q := newQueue(cfg.Prefetch, mailsOf(50)...)
 			f := &feed{ends: func([]byte) bool { return true }}
 			bubble(t, cfg, q, f, func(_ *Bridge, m *morgue, _ *bytes.Buffer) {
 				time.Sleep(time.Hour)
@@ -420,7 +420,7 @@ func TestSuspects(t *testing.T) {
 func TestDeadLetterQueueThatIsFull(t *testing.T) {
 	for name, cfg := range map[string]Config{"fence": fenced(), "drained": Defaults()} {
 		t.Run(name, func(t *testing.T) {
-			mails := mailsOf(100, 100)
+			mails := mailsOf(100)
 			mails[5].Body, mails[50].Body = nil, nil
 			q, f := newQueue(cfg.Prefetch, mails...), &feed{}
 			bubble(t, cfg, q, f, func(_ *Bridge, m *morgue, _ *bytes.Buffer) {
@@ -452,7 +452,7 @@ func TestDeadLetterQueueThatIsFull(t *testing.T) {
 
 // Each mail leaves one line with its id.
 func TestLogOfAMail(t *testing.T) {
-	q, f := newQueue(10, mailsOf(3, 100)...), &feed{}
+	q, f := newQueue(10, mailsOf(3)...), &feed{}
 	bubble(t, fenced(), q, f, func(_ *Bridge, _ *morgue, log *bytes.Buffer) {
 		time.Sleep(time.Second)
 		synctest.Wait()

@@ -203,14 +203,14 @@ func (f *flow) takeAll(ctx context.Context, d amqp091.Delivery, ok bool) error {
 
 // take writes one mail, or sees to it that it gets where mails go that cannot be written.
 func (f *flow) take(ctx context.Context, d *amqp091.Delivery) error {
-	payload, err := f.payload(d)
+	payload, unfit := f.payload(d)
 	switch {
-	case errors.Is(err, errEmpty):
-		f.bury(d, verdict{ReasonEmpty, err.Error()})
+	case errors.Is(unfit, errEmpty):
+		f.bury(d, verdict{ReasonEmpty, unfit.Error()})
 		return nil
-	case err != nil:
-		f.bury(d, verdict{ReasonEnvelope, err.Error()})
-		return nil
+	case unfit != nil:
+		f.bury(d, verdict{ReasonEnvelope, unfit.Error()})
+		return nil //nolint:nilerr // that is what becomes of it
 	case int64(len(payload)) > f.limit:
 		f.oversize(d, len(payload))
 		return nil

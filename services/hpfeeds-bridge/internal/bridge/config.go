@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"spamtraps.internal/libs/amqp"
-
 	"spamtraps.internal/libs/hpfeeds"
 )
 

@@ -87,7 +87,7 @@ func (b *Bridge) open(ctx context.Context) (*pipe, error) {
 }
 
 func (b *Bridge) wantsFence() bool {
-	return b.cfg.FenceChannel != "" && !(b.cfg.Confirm == confirmAuto && time.Now().Before(b.fenceAgain))
+	return b.cfg.FenceChannel != "" && (b.cfg.Confirm != confirmAuto || !time.Now().Before(b.fenceAgain))
 }
 
 // givesUpFence tells whether auto goes on without a fence after this failure: at once when the broker says that it is not allowed, and when

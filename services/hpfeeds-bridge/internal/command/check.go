@@ -79,6 +79,7 @@ func (c *checker) main(ctx context.Context, cfg config.Config) int {
 func (c *checker) good(what, format string, args ...any) {
 	c.line("ok", what, fmt.Sprintf(format, args...))
 }
+
 func (c *checker) hint(what, format string, args ...any) {
 	c.line("note", what, fmt.Sprintf(format, args...))
 }

@@ -44,7 +44,7 @@ func runDeadletter(ctx context.Context, p daemon.Process, cfg config.Config, arg
 	switch {
 	case err == nil && !u.incomplete:
 		return daemon.ExitOK
-	case errors.As(err, new(wrongUsage)):
+	case errors.As(err, new(usageError)):
 		fmt.Fprintf(p.Stderr, "hpfeeds-bridge: %s\n", err)
 		return daemon.ExitRefused
 	case err != nil:
@@ -53,10 +53,10 @@ func runDeadletter(ctx context.Context, p daemon.Process, cfg config.Config, arg
 	return daemon.ExitFailed
 }
 
-// wrongUsage is a command line that cannot be meant.
-type wrongUsage string
+// usageError is a command line that cannot be meant.
+type usageError string
 
-func (e wrongUsage) Error() string { return string(e) }
+func (e usageError) Error() string { return string(e) }
 
 // mostLooks is how often a dead letter may have been looked at before it is published anew. The queue may give it up at 20.
 const mostLooks = 8
@@ -78,7 +78,7 @@ func (u *undertaker) run(ctx context.Context, args []string) error {
 		"list": u.list, "show": u.show, "requeue": u.requeue, "export": u.export,
 	}[verb]
 	if !known {
-		return wrongUsage(fmt.Sprintf("deadletter can list, show, requeue and export, not %q (deadletter -h shows how)", verb))
+		return usageError(fmt.Sprintf("deadletter can list, show, requeue and export, not %q (deadletter -h shows how)", verb))
 	}
 	return do(ctx, args)
 }
@@ -100,7 +100,7 @@ func (u *undertaker) look(ctx context.Context, see func(*amqp091.Delivery) (take
 
 func (u *undertaker) list(ctx context.Context, args []string) error {
 	if len(args) > 0 {
-		return wrongUsage("deadletter list takes no arguments")
+		return usageError("deadletter list takes no arguments")
 	}
 	fmt.Fprintf(u.out, "%-20s  %-9s  %10s  %-69s  %s\n", "SINCE", "REASON", "BYTES", "ID", "DETAIL")
 	mails, bytes := 0, int64(0)
@@ -116,7 +116,7 @@ func (u *undertaker) list(ctx context.Context, args []string) error {
 
 func (u *undertaker) show(ctx context.Context, args []string) error {
 	if len(args) != 1 {
-		return wrongUsage("deadletter show takes the id of one mail, as deadletter list shows it")
+		return usageError("deadletter show takes the id of one mail, as deadletter list shows it")
 	}
 	return u.each(ctx, args, func(d *amqp091.Delivery) (bool, error) {
 		text, err := describe(d)
@@ -149,12 +149,12 @@ func (u *undertaker) each(ctx context.Context, ids []string, do func(*amqp091.De
 
 func (u *undertaker) requeue(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return wrongUsage("deadletter requeue takes the ids of mails, or the word all")
+		return usageError("deadletter requeue takes the ids of mails, or the word all")
 	}
 	ids := args
 	if args[0] == "all" {
 		if len(args) > 1 {
-			return wrongUsage(fmt.Sprintf("all stands for all mails, so %q is too much", args[1]))
+			return usageError(fmt.Sprintf("all stands for all mails, so %q is too much", args[1]))
 		}
 		ids = nil
 	}
@@ -178,12 +178,12 @@ func (u *undertaker) requeue(ctx context.Context, args []string) error {
 
 func (u *undertaker) export(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return wrongUsage("deadletter export takes a folder to copy to, or - and the id of one mail for stdout")
+		return usageError("deadletter export takes a folder to copy to, or - and the id of one mail for stdout")
 	}
 	to, ids := args[0], args[1:]
 	if to == "-" {
 		if len(ids) != 1 {
-			return wrongUsage("deadletter export - takes the id of one mail")
+			return usageError("deadletter export - takes the id of one mail")
 		}
 		return u.each(ctx, ids, func(d *amqp091.Delivery) (bool, error) {
 			_, err := u.out.Write(d.Body)

@@ -60,7 +60,7 @@ type tailer struct {
 func (t *tailer) main(ctx context.Context, cfg config.Config, channels []string) int {
 	if err := t.run(ctx, cfg, channels); err != nil {
 		fmt.Fprintf(t.notes, "hpfeeds-bridge: tail: %s\n", hpfeeds.Sanitize(err.Error()))
-		if errors.As(err, new(wrongUsage)) {
+		if errors.As(err, new(usageError)) {
 			return daemon.ExitRefused
 		}
 		return daemon.ExitFailed
@@ -70,14 +70,14 @@ func (t *tailer) main(ctx context.Context, cfg config.Config, channels []string)
 
 func (t *tailer) run(ctx context.Context, cfg config.Config, channels []string) (err error) {
 	if !cfg.HPFeeds.IsSet() {
-		return wrongUsage("HPFEEDS_HOST is not set: say which hpfeeds broker is meant")
+		return usageError("HPFEEDS_HOST is not set: say which hpfeeds broker is meant")
 	}
 	if len(channels) == 0 {
 		channels = cfg.HPFeeds.Channels
 	}
 	for _, channel := range channels {
 		if problem := hpfeeds.CheckName(channel); problem != "" {
-			return wrongUsage("a channel " + problem)
+			return usageError("a channel " + problem)
 		}
 	}
 	if t.tailOptions.folder != "" {
