@@ -57,10 +57,11 @@ func collectorConfig(cfg config.Config) collector.Config {
 	}
 }
 
-// limitMemory has garbage collected in time, so that all that is not mail fits into 64 MiB. GOMEMLIMIT overrules it.
+// limitMemory has garbage collected in time, so that all that is not mail fits into 64 MiB. A quarter of these is left for what the runtime does not
+// count, the program itself most of all, and since it may overstep its limit by a little. GOMEMLIMIT overrules it.
 func limitMemory(mail int64) {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(mail + 64<<20)
+		debug.SetMemoryLimit(mail + 48<<20)
 	}
 }
 

@@ -21,7 +21,7 @@ func (p *pass) act() error {
 	slices.Sort(p.confirmed)
 	p.confirmed = slices.Compact(p.confirmed)
 	for len(p.confirmed) > 0 {
-		uids := p.confirmed[:min(len(p.confirmed), actMost)]
+		uids := p.confirmed[:min(len(p.confirmed), p.session.Window(actMost))]
 		p.confirmed = p.confirmed[len(uids):]
 		p.mark(uids)
 	}
