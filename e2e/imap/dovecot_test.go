@@ -49,11 +49,11 @@ func arrivesAll(t *testing.T, arrived *sink, mailbox string, mails int) {
 	rig.Eventually(t, time.Minute, fmt.Sprintf("%d mails of %s arrive", mails, mailbox), func() bool { return len(arrived.of(mailbox)) >= mails })
 }
 
-// seenAll waits until nothing in a folder is unseen.
-func seenAll(t *testing.T, d *rig.Dovecot, user, folder string) {
+// seenAll waits until nothing in INBOX is unseen.
+func seenAll(t *testing.T, d *rig.Dovecot, user string) {
 	t.Helper()
-	rig.Eventually(t, time.Minute, "all in "+folder+" of "+user+" is seen", func() bool {
-		_, unseen := d.Count(user, folder)
+	rig.Eventually(t, time.Minute, "all in INBOX of "+user+" is seen", func() bool {
+		_, unseen := d.Count(user, "INBOX")
 		return unseen == 0
 	})
 }
@@ -123,7 +123,7 @@ func TestTLSAndLogins(t *testing.T) {
 			case test.name == "starttls at the port with TLS": // each side waits for the other, until it gives up
 			case test.want == "":
 				arrivesAll(t, arrived, test.name, 1)
-				seenAll(t, test.at, users[i], "INBOX")
+				seenAll(t, test.at, users[i])
 			default:
 				rig.Eventually(t, time.Minute, "the log says "+test.want, func() bool {
 					return slices.ContainsFunc(collector.log.events(test.name), func(e event) bool {
@@ -243,7 +243,7 @@ func TestNewMailIsNewsAtOnce(t *testing.T) {
 		began := time.Now()
 		arrivesAll(t, arrived, "idle", number+1)
 		t.Logf("mail %d arrived %s after it was delivered", number, time.Since(began).Round(time.Millisecond))
-		seenAll(t, d, user, "INBOX")
+		seenAll(t, d, user)
 	}
 	arrived.check()
 }
@@ -261,7 +261,7 @@ func TestUIDValidityChanges(t *testing.T) {
 	collector := launch(t, racing(t), settings(t, broker.URL(), mailboxes(t, entry(d, "seen", seen), entry(d, "nothing", nothing, "after: nothing"))))
 	arrivesAll(t, arrived, "seen", 5)
 	arrivesAll(t, arrived, "nothing", 5)
-	seenAll(t, d, seen, "INBOX")
+	seenAll(t, d, seen)
 	for _, user := range []string{seen, nothing} {
 		d.SetUIDValidity(user, "INBOX", 4_000_000_000)
 		d.Deliver(user, "INBOX", spam("after", len(user)))
@@ -291,7 +291,7 @@ func TestQuota(t *testing.T) {
 	launch(t, racing(t), settings(t, broker.URL(), mailboxes(t, entry(d, "seen", seen), entry(d, "move", move, "after: move:Done"))))
 	arrivesAll(t, arrived, "seen", 1)
 	arrivesAll(t, arrived, "move", 1)
-	seenAll(t, d, seen, "INBOX")
+	seenAll(t, d, seen)
 	rig.Eventually(t, time.Minute, "the mail is moved", func() bool { return len(d.Mails(move, "Done")) == 1 && len(d.Mails(move, "INBOX")) == 0 })
 	arrived.check()
 }
@@ -343,7 +343,7 @@ func TestTwoCollectorsOnOneMailbox(t *testing.T) {
 		d.Import(user, "INBOX", 50, func(i int) []byte { return spam("two", first+i) })
 	}
 	arrivesAll(t, arrived, "two", count)
-	seenAll(t, d, user, "INBOX")
+	seenAll(t, d, user)
 	mails, duplicates := arrived.count()
 	t.Logf("%d mails, %d duplicates", mails, duplicates)
 	if mails != count || duplicates > count {

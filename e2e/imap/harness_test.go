@@ -160,9 +160,9 @@ type process struct {
 }
 
 // launch starts a program with these settings. It is killed at the end of the test if it still runs then.
-func launch(t testing.TB, program string, env []string, args ...string) *process {
+func launch(t testing.TB, program string, env []string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.CommandContext(context.Background(), program, args...), log: new(console), end: make(chan struct{})}
+	p := &process{t: t, cmd: exec.CommandContext(context.Background(), program), log: new(console), end: make(chan struct{})}
 	p.cmd.Env, p.cmd.Stderr, p.cmd.Stdout = env, p.log, p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -22,7 +22,6 @@ type play struct {
 	scenario hostile.Scenario
 	server   *hostile.Server
 	first    []uint32 // the mails of INBOX that were unseen at the start
-	folders  []string
 }
 
 func startPlay(t testing.TB, name string, scenario hostile.Scenario) *play {
@@ -154,7 +153,7 @@ func (p *play) judgeMails(t *testing.T, mails map[origin]arrival) {
 }
 
 // perform lets one collector work on the mailboxes of many scenarios at once until each has played out.
-func perform(t *testing.T, program string, plays []*play, limit time.Duration, env ...string) (*process, *sink) {
+func perform(t *testing.T, program string, plays []*play, limit time.Duration) (*process, *sink) {
 	t.Helper()
 	broker := rig.SharedBroker(t)
 	arrived := newSink(t, broker)
@@ -162,7 +161,7 @@ func perform(t *testing.T, program string, plays []*play, limit time.Duration, e
 	for _, p := range plays {
 		boxes = append(boxes, p.mailbox())
 	}
-	env = append([]string{"IMAP_MAX_MESSAGE_BYTES=8MiB", "IMAP_MEMORY=16MiB"}, env...)
+	env := []string{"IMAP_MAX_MESSAGE_BYTES=8MiB", "IMAP_MEMORY=16MiB"}
 	collector := launch(t, program, settings(t, broker.URL(), mailboxes(t, boxes...), env...))
 	began := time.Now()
 	left := slices.Clone(plays)

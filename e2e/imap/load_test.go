@@ -228,7 +228,7 @@ func TestKilledAtRandom(t *testing.T) {
 	load.feed(d, users, 50)
 	rig.Eventually(t, 3*time.Minute, "all mail arrives", func() bool { return arrived.contents() >= load.delivered })
 	for _, user := range users {
-		seenAll(t, d, user, "INBOX")
+		seenAll(t, d, user)
 	}
 	mails, duplicates := arrived.count()
 	t.Logf("%d mails, %d duplicates after %d faults", mails, duplicates, faults)
@@ -248,7 +248,7 @@ func TestLargeMailbox(t *testing.T) {
 	arrived := newSink(t, broker)
 	collector := launch(t, program(t), settings(t, broker.URL(), mailboxes(t, entry(d, "large", user)), "IMAP_MEMORY=32MiB", "LOG_LEVEL=info"))
 	rig.Eventually(t, 10*time.Minute, "all mail arrives", func() bool { return arrived.contents() >= count })
-	seenAll(t, d, user, "INBOX")
+	seenAll(t, d, user)
 	peak := collector.memory("VmHWM")
 	mails, duplicates := arrived.count()
 	t.Logf("%d mails, %d duplicates, %d MiB of memory at the height", mails, duplicates, peak>>20)

@@ -48,6 +48,7 @@ func run(ctx context.Context, d *daemon.Daemon, cfg config.Config) error {
 		Hold: cfg.Broker.Held(), Exact: cfg.Broker.Exact, TLS: security, Log: d.Log,
 	})
 	measure(d.Metrics, broker)
+	//nolint:contextcheck // a connection ends with the broker, which this context ends
 	d.Go("hpfeeds", func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() { _ = broker.Close() })
 		defer stop()
@@ -75,7 +76,7 @@ func misbehave(d *daemon.Daemon, cfg config.Broker, listener net.Listener) error
 		err := script.Serve(listener)
 		script.Close()
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // it is the end of the listener that we made
+			return nil // it is the end of the listener that we made
 		}
 		return err
 	})

@@ -237,7 +237,9 @@ func (s *stage) chain(users []string, mails int) time.Duration {
 	go func() { ended <- publisher.Run(ctx) }()
 	defer func() {
 		cancel()
-		<-ended
+		if err := <-ended; err != nil {
+			s.b.Error(err)
+		}
 	}()
 	rig.Eventually(s.b, 30*time.Second, "the publisher is ready", func() bool { return publisher.Ready() == nil })
 	store, err := state.Open("", log)

@@ -6,7 +6,10 @@ func dupFetch() Scenario {
 		Script: Script{
 			Mail: func(s *Session, c *Command, m Mail) bool {
 				s.always()
-				return s.SendMail(c, m) && s.SendMail(c, m)
+				if !s.SendMail(c, m) {
+					return false
+				}
+				return s.SendMail(c, m)
 			},
 		},
 	}

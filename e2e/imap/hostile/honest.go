@@ -81,7 +81,7 @@ func (s *Session) credentials(c *Command) (user, password string, err error) {
 	if len(words) == 0 || !strings.EqualFold(words[0], "PLAIN") {
 		return "", "", fmt.Errorf("no such mechanism")
 	}
-	encoded := ""
+	var encoded string
 	if len(words) > 1 {
 		encoded = words[1]
 	} else {

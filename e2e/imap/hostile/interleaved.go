@@ -1,6 +1,7 @@
 package hostile
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -65,7 +66,7 @@ func (s *Session) mix(commands ...*Command) {
 			left[i], more = left[i][1:], true
 		}
 	}
-	for i := len(commands) - 1; i >= 0; i-- {
-		s.OK(commands[i], "done")
+	for _, c := range slices.Backward(commands) {
+		s.OK(c, "done")
 	}
 }

@@ -1,6 +1,9 @@
 package hostile
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Scenario is a server that goes wrong in one way, and what a collector must make of it.
 type Scenario struct {
@@ -172,10 +175,5 @@ func (s *Session) begin(c *Command, m Mail, size string) {
 
 // is tells whether a command is one of those named.
 func (c *Command) is(names ...string) bool {
-	for _, name := range names {
-		if c.Name == name {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(names, c.Name)
 }

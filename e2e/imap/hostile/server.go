@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"net"
 	"regexp"
 	"slices"
@@ -210,11 +211,7 @@ func (s *Server) Times(name string) int {
 func (s *Server) Taken() map[Key]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make(map[Key]string, len(s.taken))
-	for k, what := range s.taken {
-		all[k] = what
-	}
-	return all
+	return maps.Clone(s.taken)
 }
 
 // Cut closes every connection with a reset.
@@ -408,7 +405,7 @@ func (s *Session) Flush() bool {
 	return s.write.Flush() == nil
 }
 
-// OK, No and Bad are tagged answers.
+// OK is the good tagged answer.
 func (s *Session) OK(c *Command, text string) { s.Send("%s OK %s\r\n", c.Tag, text) }
 
 // No refuses.

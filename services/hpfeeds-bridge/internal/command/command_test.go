@@ -127,7 +127,7 @@ func TestTail(t *testing.T) {
 		if err != nil || string(body) != want[i].mail {
 			t.Errorf("%s is %q, want %q", entry.Name(), body, want[i].mail)
 		}
-		if name := entry.Name(); strings.HasPrefix(name, ".") || !strings.HasSuffix(name, ".eml") || strings.Trim(name, "0123456789abcdefT.-eml") != "" {
+		if name := entry.Name(); strings.HasPrefix(name, ".") || !strings.HasSuffix(name, ".eml") || strings.Trim(name, "0123456789abcdefTml.-") != "" {
 			t.Errorf("a file called %q", name)
 		}
 	}

@@ -99,7 +99,7 @@ func (t *tailer) run(ctx context.Context, cfg config.Config, channels []string) 
 		}
 		t.note(err.Error())
 		if retry.Wait(ctx, time.Since(began), err) != nil {
-			return nil //nolint:nilerr // told to stop
+			return nil // told to stop
 		}
 	}
 }

@@ -63,7 +63,7 @@ func (p *pass) verdict(uids []uint32, removed bool) func(error) error {
 			return nil
 		}
 		if err != nil {
-			return nil // the next connection marks them
+			return nil //nolint:nilerr // the next connection marks them
 		}
 		if removed {
 			p.removed += uint32(len(uids))
@@ -148,7 +148,7 @@ func (p *pass) move(uids []uint32, target string, arrived func(*session.Moved)) 
 		p.unmarkable(uids, err)
 		return
 	}
-	p.send(moved.Wait, p.creating(uids, target, func(err error) error {
+	p.send(moved.Wait, p.creating(target, func(err error) error {
 		if err == nil && arrived != nil {
 			arrived(moved)
 		}
@@ -159,7 +159,7 @@ func (p *pass) move(uids []uint32, target string, arrived func(*session.Moved)) 
 // copy is a move in three steps (RFC 6851 §3.3), each of which waits for the one before: a mail is deleted only when its copy is there.
 func (p *pass) copy(uids []uint32, target string, mayCreate bool) {
 	call := p.session.StartCopy(uids, target)
-	p.send(call.Wait, p.creating(uids, target, func(err error) error {
+	p.send(call.Wait, p.creating(target, func(err error) error {
 		if err != nil {
 			return p.verdict(uids, false)(err)
 		}
@@ -169,7 +169,7 @@ func (p *pass) copy(uids []uint32, target string, mayCreate bool) {
 }
 
 // creating handles the answer that the target does not exist: it is made, once a mailbox and connection, and then the move is tried again.
-func (p *pass) creating(uids []uint32, target string, done func(error) error, again func()) func(error) error {
+func (p *pass) creating(target string, done func(error) error, again func()) func(error) error {
 	return func(err error) error {
 		e, ok := errors.AsType[*session.Error](err)
 		if !ok || !e.Answered || e.Code != imap.ResponseCodeTryCreate || !p.folder.first("create "+target) {

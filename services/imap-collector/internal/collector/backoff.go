@@ -54,14 +54,12 @@ func (p *pauses) reset() { p.tries = 0 }
 
 func fullJitter(d time.Duration) time.Duration { return rand.N(d + 1) }
 
-// sleep waits for d, or returns false when ctx ends before.
-func sleep(ctx context.Context, d time.Duration) bool {
+// sleep waits for d, or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return true
 	case <-ctx.Done():
-		return false
 	}
 }

@@ -198,7 +198,7 @@ func (m *mailbox) serve(soft, hard context.Context, s *session.Session, continuo
 			return err
 		}
 		if !continuous || soft.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // told to stop
 		}
 		if leave, err := m.await(soft, hard, s, due); leave || err != nil {
 			return err

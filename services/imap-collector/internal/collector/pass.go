@@ -279,7 +279,7 @@ func (p *pass) size() {
 		}
 		if err != nil {
 			p.retry = append(p.retry, uids...)
-			return nil
+			return nil //nolint:nilerr // they are asked for again
 		}
 		p.planned(uids, sizes.Mails)
 		return nil

@@ -92,9 +92,6 @@ func (s *uidSet) keep(other *uidSet) {
 	s.ranges = kept
 }
 
-// count returns how many there are.
-func (s *uidSet) count() int { return count(s.ranges) }
-
 func count(ranges []state.Range) int {
 	n := 0
 	for _, r := range ranges {

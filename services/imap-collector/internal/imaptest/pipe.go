@@ -135,7 +135,9 @@ func (c *pipeConn) Close() error {
 	c.out.close()
 	return nil
 }
-func (c *pipeConn) LocalAddr() net.Addr               { return &net.UnixAddr{Name: "in-process", Net: "test"} }
+
+func (c *pipeConn) LocalAddr() net.Addr { return &net.UnixAddr{Name: "in-process", Net: "test"} }
+
 func (c *pipeConn) RemoteAddr() net.Addr              { return &net.UnixAddr{Name: "in-process", Net: "test"} }
 func (c *pipeConn) SetDeadline(t time.Time) error     { c.in.setDeadline(t); return nil }
 func (c *pipeConn) SetReadDeadline(t time.Time) error { c.in.setDeadline(t); return nil }

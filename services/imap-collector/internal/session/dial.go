@@ -134,7 +134,7 @@ func (d *Dialer) private(ctx context.Context, a *account.Account, conn net.Conn)
 	}
 	if a.TLS == account.TLSStartTLS {
 		c, err := wire.StartTLS(ctx, conn, cfg, privacyLimit)
-		if refusal, ok := errors.AsType[*wire.Refusal](err); ok {
+		if refusal, ok := errors.AsType[*wire.RefusalError](err); ok {
 			return nil, "", refused(refusal)
 		}
 		if err != nil {
@@ -152,7 +152,7 @@ func (d *Dialer) private(ctx context.Context, a *account.Account, conn net.Conn)
 }
 
 // refused says what it means that a server sent us away before TLS.
-func refused(refusal *wire.Refusal) error {
+func refused(refusal *wire.RefusalError) error {
 	if refusal.Doing == "greeting" {
 		return &Error{Kind: Network, Doing: "make the connection private", Err: refusal}
 	}

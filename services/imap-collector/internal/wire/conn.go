@@ -140,7 +140,7 @@ func (c *Conn) fail(err *Error) *Error {
 
 // Close ends the connection at once: who reads or writes returns.
 func (c *Conn) Close() error {
-	c.fail(failed(Closed, "the connection was closed"))
+	_ = c.fail(failed(Closed, "the connection was closed"))
 	return nil
 }
 

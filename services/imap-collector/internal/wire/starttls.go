@@ -15,17 +15,17 @@ const (
 	plainLines = 100     // of them
 )
 
-// Refusal is what a server said instead of going on.
-type Refusal struct {
+// RefusalError is what a server said instead of going on.
+type RefusalError struct {
 	Doing string // what we asked for: "greeting", "STARTTLS"
 	Text  string // the server's words, cut
 }
 
-func (e *Refusal) Error() string { return fmt.Sprintf("%s: the server says %q", e.Doing, e.Text) }
+func (e *RefusalError) Error() string { return fmt.Sprintf("%s: the server says %q", e.Doing, e.Text) }
 
 // StartTLS reads the greeting and makes the connection private by the command STARTTLS (RFC 9051 §6.2.1), all within limit and until ctx ends. Nothing
 // of what the server said before is used: not its capabilities, and anything behind its OK is an error, for somebody may have put it there. So
-// is PREAUTH. After any error the caller closes conn. Errors are *Refusal, or from the network or TLS.
+// is PREAUTH. After any error the caller closes conn. Errors are *RefusalError, or from the network or TLS.
 func StartTLS(ctx context.Context, conn net.Conn, cfg *tls.Config, limit time.Duration) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -37,7 +37,7 @@ func StartTLS(ctx context.Context, conn net.Conn, cfg *tls.Config, limit time.Du
 		return nil, inTime(ctx, "greeting", err)
 	}
 	if !hasWord(greeting, "*", "OK") {
-		return nil, &Refusal{Doing: "greeting", Text: cut(greeting)}
+		return nil, &RefusalError{Doing: "greeting", Text: cut(greeting)}
 	}
 	if _, err := conn.Write([]byte("S1 STARTTLS\r\n")); err != nil {
 		return nil, inTime(ctx, "STARTTLS", err)
@@ -66,7 +66,7 @@ func awaitOK(plain *bufio.Reader, tag string) error {
 		case hasWord(line, tag, "OK"):
 			return nil
 		case strings.HasPrefix(line, tag+" "), hasWord(line, "*", "BYE"):
-			return &Refusal{Doing: "STARTTLS", Text: cut(line)}
+			return &RefusalError{Doing: "STARTTLS", Text: cut(line)}
 		case !strings.HasPrefix(line, "* "):
 			return fmt.Errorf("STARTTLS: the server does not speak IMAP, but says %s", clip([]byte(line)))
 		}
@@ -102,7 +102,7 @@ func cut(line string) string {
 
 // inTime says that an error came from the end of the time, if it did.
 func inTime(ctx context.Context, doing string, err error) error {
-	if _, refused := err.(*Refusal); refused { //nolint:errorlint // it is never wrapped
+	if _, refused := err.(*RefusalError); refused { //nolint:errorlint // it is never wrapped
 		return err
 	}
 	if ctx.Err() != nil {
