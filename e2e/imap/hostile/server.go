@@ -170,13 +170,6 @@ func (s *Server) When(pattern string) []time.Time {
 // Logins returns when each login was tried.
 func (s *Server) Logins() []time.Time { return s.When("LOGIN |AUTHENTICATE ") }
 
-// Connections tells how many connections there have been.
-func (s *Server) Connections() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.number
-}
-
 // Problems tells of commands that the server did not understand: a gap of the server, or a mistake of the client.
 func (s *Server) Problems() []string {
 	s.mu.Lock()

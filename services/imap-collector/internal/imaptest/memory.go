@@ -149,12 +149,6 @@ func (m *Memory) Mark(t testing.TB, folder string, uid uint32, flags ...string) 
 	m.dialogue(t, fmt.Sprintf("SELECT %q", folder), fmt.Sprintf("UID STORE %d +FLAGS.SILENT (%s)", uid, strings.Join(flags, " ")))
 }
 
-// Unmark takes a flag from a mail, as another client would.
-func (m *Memory) Unmark(t testing.TB, folder string, uid uint32, flag string) {
-	t.Helper()
-	m.dialogue(t, fmt.Sprintf("SELECT %q", folder), fmt.Sprintf("UID STORE %d -FLAGS.SILENT (%s)", uid, flag))
-}
-
 // ask looks into a folder from outside.
 func (m *Memory) ask(t testing.TB, folder string) map[uint32]Mail {
 	t.Helper()
