@@ -40,13 +40,20 @@ build() {
 	esac
 }
 
-# Side by side: most of the time each of them waits for something.
+# Side by side, since most of the time each of them waits for something; but our programs one after the other, because the first
+# compiles all of them.
 [ $# -gt 0 ] || set -- lmtp-collector imap-collector hpfeeds-bridge hpfeeds-broker postfix rabbitmq dovecot demo
-builds=()
+programs=() builds=()
 for name; do
-	build "$name" &
-	builds+=($!)
+	case $name in
+	imap-collector | lmtp-collector | hpfeeds-bridge | hpfeeds-broker) programs+=("$name") ;;
+	*)
+		build "$name" &
+		builds+=($!)
+		;;
+	esac
 done
+for name in ${programs[@]+"${programs[@]}"}; do build "$name"; done
 code=0
-for build in "${builds[@]}"; do wait "$build" || code=$?; done
+for build in ${builds[@]+"${builds[@]}"}; do wait "$build" || code=$?; done
 exit $code
