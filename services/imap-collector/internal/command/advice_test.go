@@ -7,7 +7,7 @@ import (
 	"spamtraps.internal/imap-collector/internal/account"
 )
 
-// What servers, token endpoints and the system say, as recorded, and the piece of advice that belongs to it. Each row of the table is here.
+// What servers, token endpoints and the system say, and the piece of advice that belongs to it. Each row of the table is here.
 func TestAdvice(t *testing.T) {
 	used := make(map[string]bool)
 	for _, row := range []struct{ host, problem, want string }{
