@@ -3,6 +3,7 @@ package e2e
 
 import (
 	"archive/tar"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"spamtraps.internal/libs/rig"
 )
@@ -106,12 +108,18 @@ func files(t *testing.T, image string) map[string]*tar.Header {
 // without a word is what operators curse.
 func TestServiceImageRefusesABadSettingWithASentence(t *testing.T) {
 	for _, service := range services {
-		out, err := exec.CommandContext(t.Context(), "docker", "run", "--rm", "-e", "AMQP_PROT=5672", rig.Image(t, service)).CombinedOutput()
+		misspelt, meant := "AMQP_PROT", "AMQP_PORT"
+		if service == "hpfeeds-broker" { // which knows no other broker
+			misspelt, meant = "BROKER_LISTNE", "BROKER_LISTEN"
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		out, err := exec.CommandContext(ctx, "docker", "run", "--rm", "-e", misspelt+"=5672", rig.Image(t, service)).CombinedOutput()
+		cancel()
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.ExitCode() != 2 {
 			t.Errorf("%s: %v, want exit code 2", service, err)
 		}
-		if !strings.Contains(string(out), "AMQP_PROT") || !strings.Contains(string(out), "AMQP_PORT") {
+		if !strings.Contains(string(out), misspelt) || !strings.Contains(string(out), meant) {
 			t.Errorf("%s says: %s", service, out)
 		}
 	}

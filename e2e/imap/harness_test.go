@@ -115,8 +115,10 @@ func settings(t testing.TB, url, mailboxes string, more ...string) []string {
 
 // console is what a program writes, readable while it does.
 type console struct {
-	mu  sync.Mutex
-	all bytes.Buffer
+	mu     sync.Mutex
+	all    bytes.Buffer
+	parsed []event // of the first lines
+	upTo   int     // where the next one begins
 }
 
 func (c *console) Write(p []byte) (int, error) {
@@ -139,12 +141,22 @@ func (e event) text(field string) string {
 	return text
 }
 
-// events returns what was logged, of one mailbox if mailbox is not empty.
+// events returns what was logged, of one mailbox if mailbox is not empty. A line is parsed once, however often it is asked for.
 func (c *console) events(mailbox string) []event {
-	var found []event
-	for line := range strings.Lines(c.String()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	text := c.all.Bytes()[c.upTo:]
+	text = text[:bytes.LastIndexByte(text, '\n')+1]
+	for line := range bytes.Lines(text) {
 		var e event
-		if json.Unmarshal([]byte(line), &e) == nil && (mailbox == "" || e["mailbox"] == mailbox) {
+		if json.Unmarshal(line, &e) == nil {
+			c.parsed = append(c.parsed, e)
+		}
+	}
+	c.upTo += len(text)
+	var found []event
+	for _, e := range c.parsed {
+		if mailbox == "" || e["mailbox"] == mailbox {
 			found = append(found, e)
 		}
 	}

@@ -167,7 +167,7 @@ func perform(t *testing.T, program string, plays []*play, limit time.Duration) (
 	left := slices.Clone(plays)
 	for len(left) > 0 && time.Since(began) < limit {
 		left = slices.DeleteFunc(left, func(p *play) bool { return p.waiting(arrived) == "" })
-		<-time.After(50 * time.Millisecond)
+		<-time.After(250 * time.Millisecond)
 	}
 	for _, p := range left {
 		t.Errorf("%s: after %s %s", p.name, limit, p.waiting(arrived))

@@ -31,6 +31,8 @@ const (
 	unknownSize = 64 << 10
 	// oversizeFactor is by how much a server may be wrong about a size.
 	oversizeFactor = 4
+	// widest is how many windows one search takes at most, after searches that found nothing.
+	widest = 16
 	// mostRefusals is after how many refused fetches in a row the mailbox is left alone for a while: then it has nothing to do with the mails.
 	mostRefusals = 5
 )
@@ -51,6 +53,7 @@ type pass struct {
 	whole     bool   // it goes through the whole folder
 	next      uint32 // first sequence number that was not searched
 	searching bool
+	stride    int    // windows that the next search takes at once
 	found     uidSet // all that the searches have found
 	unsized   []uint32
 	sizing    bool
@@ -195,13 +198,20 @@ func (p *pass) search() {
 	if p.session.Caps().Has(imap.CapESearch) {
 		width = wideWindow
 	}
-	last := min(p.next+uint32(p.session.Window(width))-1, p.session.Messages())
+	p.stride = max(1, p.stride)
+	// As wide as the numbers go, whatever number of messages a server claims.
+	last := uint32(min(uint64(p.next)+uint64(p.session.Window(width*p.stride))-1, uint64(p.session.Messages())))
 	found := p.session.StartSearch(p.next, last, p.query)
 	p.next, p.searching = last+1, true
 	p.send(found.Wait, func(err error) error {
 		p.searching = false
 		if err != nil {
 			return err
+		}
+		// Nothing there: larger steps, so that a mailbox of millions which are seen, or a server that claims billions, is soon passed.
+		p.stride = min(2*p.stride, widest)
+		if len(found.Ranges) > 0 {
+			p.stride = 1
 		}
 		p.takeUp(found.Ranges)
 		return nil
