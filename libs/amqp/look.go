@@ -9,7 +9,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Look shows see each message that is in a queue, one at a time and in order, and leaves them in it, save those for which see returns that it has
+// Look shows see each message that is in a queue, one at a time, and leaves them in it, perhaps in another order, save those for which see returns that it has
 // dealt with them: these are acknowledged at once. It declares nothing. It returns when all that was there at the start has been seen, see has
 // returned an error, which ends it, or ctx has ended; whatever its end, what was only seen is back in the queue then.
 //
