@@ -19,6 +19,8 @@ GOLANGCI := bin/golangci-lint-$(GOLANGCI_VERSION)
 # A package's tests boot brokers of their own, and packages run side by side.
 TEST_TIMEOUT ?= 20m
 TEST = go test -race -shuffle=on -timeout $(TEST_TIMEOUT)
+# Minutes each, waiting most of the time: `make campaign` runs them.
+LONG := TestHostileServersUnderTheRaceDetector|TestSilentServers|TestThousandIdleMailboxes
 
 # The shared test broker and Dovecot stay for the next run of `go test` by hand; a run by make leaves nothing behind.
 RIG_DOWN = docker rm -f -v spamtraps-rig-rabbitmq spamtraps-rig-dovecot >/dev/null 2>&1 || true
@@ -62,7 +64,8 @@ build: ## build the programs into bin/
 test: ## run every test, with the race detector, against real servers
 	@tools/deps.sh test
 	@tools/images.sh
-	@trap '$(RIG_DOWN)' EXIT; $(TEST) work
+	@echo "test: in make campaign only: $(LONG)"
+	@trap '$(RIG_DOWN)' EXIT; $(TEST) -skip '^($(LONG))$$' work
 
 .PHONY: campaign
 campaign: ## run the tests with every campaign in full length (hours)
