@@ -232,7 +232,7 @@ func (f *Folder) pick(text string, byUID bool) ([]uint32, error) {
 			}
 			continue
 		}
-		for seq := s.first; seq <= s.last && int(seq) <= len(f.uids); seq++ {
+		for seq := max(1, s.first); seq <= s.last && int(seq) <= len(f.uids); seq++ { // of an empty folder * is 0
 			picked = append(picked, f.uids[seq-1])
 		}
 	}
