@@ -29,20 +29,16 @@ func main() { os.Exit(daemon.Main(service, daemon.OSProcess())) }
 
 func run(ctx context.Context, d *daemon.Daemon, cfg config.Config) error {
 	publisher := amqp.NewPublisher(cfg.AMQP, d.Log, d.Metrics)
-	limitMemory(cfg.LMTP.Memory)
-	// Half of the window for mail that waited: new mail always has the other half. Of the memory a quarter, when there is any
-	// such mail, and a sixteenth for copies that are not written yet, when there are copies.
-	old := spool.Share{Mails: cfg.AMQP.InFlight / 2, Bytes: cfg.LMTP.Memory / 4}
-	cfg.Maildir.Unwritten = cfg.LMTP.Memory / 16
 	disk, err := openMaildir(cfg.Maildir, d)
 	if err != nil {
 		return err
 	}
+	limitMemory(cfg.LMTP.Memory)
+	// Half of the window for mail that waited: new mail always has the other half. Of the memory a quarter, when there is any
+	// such mail.
+	old := spool.Share{Mails: cfg.AMQP.InFlight / 2, Bytes: cfg.LMTP.Memory / 4}
 	if disk != nil {
 		cfg.LMTP.Memory -= old.Bytes
-		if cfg.Maildir.Keep == maildir.KeepAll {
-			cfg.LMTP.Memory -= cfg.Maildir.Unwritten
-		}
 	}
 	spool := spool.New(publisher, disk, old, d.Log, d.Metrics)
 	identity := lmtp.Identity{App: d.Name + "/" + d.Version, Collector: d.Name, Sensor: cfg.Sensor}

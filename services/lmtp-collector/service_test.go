@@ -205,11 +205,6 @@ func (c *console) readiness(t testing.TB) (int, string) {
 func (c *console) metric(t testing.TB, name string) float64 {
 	t.Helper()
 	_, text := c.ask(t, "/metrics")
-	return metricIn(t, text, name)
-}
-
-func metricIn(t testing.TB, text, name string) float64 {
-	t.Helper()
 	for line := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
 			n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
@@ -225,11 +220,7 @@ func metricIn(t testing.TB, text, name string) float64 {
 // ask gets a page of the admin port.
 func (c *console) ask(t testing.TB, page string) (int, string) {
 	t.Helper()
-	return adminPage(t, fmt.Sprint(c.events(t, "listening")[0]["addr"]), page)
-}
-
-func adminPage(t testing.TB, addr, page string) (int, string) {
-	t.Helper()
+	addr := c.events(t, "listening")[0]["addr"]
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://%s%s", addr, page), http.NoBody)
 	if err != nil {
 		t.Fatal(err)

@@ -18,14 +18,12 @@ type Config struct {
 	MinFree  int64         `env:"MIN_FREE" unit:"bytes" desc:"Room to leave free on the maildir's disk: when there is less, copies of delivered mail go, oldest first, and then new mail is refused for the time being."`
 	MaxBytes int64         `env:"MAX_BYTES" unit:"bytes" desc:"Most bytes of copies of delivered mail; older ones go. 0 is any. Undelivered mail does not count and is never deleted."`
 	MaxAge   time.Duration `env:"MAX_AGE" desc:"How long copies of delivered mail stay; 0s is for ever. Undelivered mail is never deleted."`
-
-	Unwritten int64 // bytes of copies that may wait to be written; a larger one waits alone. Who sets up the service sets it
 }
 
 // Defaults returns what holds when nothing is set: no maildir; one that keeps all, as -m of the old package did; and as much room as four
 // of the largest mails that RabbitMQ 4 takes by default.
 func Defaults() Config {
-	return Config{Keep: KeepAll, MinFree: 64 << 20, Unwritten: 8 << 20}
+	return Config{Keep: KeepAll, MinFree: 64 << 20}
 }
 
 // Validate reports settings that are out of range.

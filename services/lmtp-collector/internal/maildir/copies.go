@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -18,8 +17,7 @@ type copies struct {
 	filled  int
 	began   time.Time
 
-	dropping sync.Mutex   // held by the one who drops some
-	urgent   atomic.Int32 // how many wait for that who must not wait for long
+	dropping sync.Mutex // held by the one who drops some
 }
 
 func (c *copies) add(mails, bytes int64) {
@@ -38,13 +36,6 @@ func (c *copies) stats() (mails, bytes int64) {
 func (c *copies) any() bool {
 	mails, _ := c.stats()
 	return mails > 0
-}
-
-// interrupt takes dropping from whoever has it for as long as there is something to delete.
-func (c *copies) interrupt() {
-	c.urgent.Add(1)
-	c.dropping.Lock()
-	c.urgent.Add(-1)
 }
 
 // bucket returns the folder for the envelope of one more copy.
@@ -88,18 +79,15 @@ func (c *copies) count(ctx context.Context, done string) {
 	}
 }
 
-// makeRoom sees to it that there is room for size more bytes: what is to be deleted anyway goes, and then copies, oldest first,
-// before any mail is refused.
+// makeRoom sees to it that there is room for size more bytes: copies go, oldest first, before any mail is refused.
 func (m *Maildir) makeRoom(size int64) error {
 	err := m.room(size)
-	if err == nil || !m.copies.any() && !m.gone.any() {
+	if err == nil || !m.copies.any() {
 		return err
 	}
-	m.copies.interrupt()
+	m.copies.dropping.Lock()
 	defer m.copies.dropping.Unlock()
-	enough := func(time.Time) bool { return m.room(size+moreRoom) == nil }
-	m.dropGone(enough)
-	m.dropUntil(doneFolder, enough)
+	m.dropUntil(func(time.Time) bool { return m.room(size+moreRoom) == nil })
 	return m.room(size)
 }
 
@@ -111,10 +99,10 @@ func (m *Maildir) dropCopies(ctx context.Context) {
 	if m.cfg.MaxAge == 0 && m.cfg.MaxBytes == 0 {
 		return
 	}
-	m.copies.interrupt()
+	m.copies.dropping.Lock()
 	defer m.copies.dropping.Unlock()
-	m.dropUntil(doneFolder, func(oldest time.Time) bool {
-		if ctx.Err() != nil || m.copies.urgent.Load() > 0 {
+	m.dropUntil(func(oldest time.Time) bool {
+		if ctx.Err() != nil {
 			return true
 		}
 		_, bytes := m.copies.stats()
@@ -123,16 +111,15 @@ func (m *Maildir) dropCopies(ctx context.Context) {
 	})
 }
 
-// dropUntil deletes the mails whose envelopes are in done/ or gone/, oldest first, until enough says so, and tells whether it has. The caller
-// holds dropping.
-func (m *Maildir) dropUntil(folder string, enough func(oldest time.Time) bool) (stopped bool) {
-	buckets, err := listFolder(m.path(folder))
+// dropUntil deletes copies, oldest first, until enough says so or there are no more. The caller holds dropping.
+func (m *Maildir) dropUntil(enough func(oldest time.Time) bool) {
+	buckets, err := listFolder(m.path(doneFolder))
 	if err != nil {
 		m.log.Error().Err(err).Msg("the maildir's copies cannot be listed: none of them can be dropped")
-		return true
+		return
 	}
 	for _, bucket := range buckets {
-		names, err := listFolder(m.path(folder, bucket))
+		names, err := listFolder(m.path(doneFolder, bucket))
 		if err != nil {
 			continue // dropped meanwhile, or the next look says it
 		}
@@ -143,19 +130,16 @@ func (m *Maildir) dropUntil(folder string, enough func(oldest time.Time) bool) (
 				continue
 			}
 			if enough(at) {
-				return true
+				return
 			}
-			if err := m.dropCopy(folder, bucket, base, size); err != nil {
+			if err := m.dropCopy(bucket, base, size); err != nil {
 				m.log.Error().Err(err).Str("spool_name", base).Msg("a copy cannot be dropped")
-				return true
+				return
 			}
 		}
-		_ = os.Remove(m.path(folder, bucket)) // it stays when it is being filled
-		if folder == doneFolder {
-			m.copies.forget(m.path(folder, bucket))
-		}
+		_ = os.Remove(m.path(doneFolder, bucket)) // it stays when it is being filled
+		m.copies.forget(m.path(doneFolder, bucket))
 	}
-	return false
 }
 
 // forget makes sure that a bucket which is no more is not filled any further.
@@ -170,16 +154,14 @@ func (c *copies) forget(bucket string) {
 // lookAgain is how long a look through the folders for copies that mail programs have moved about is good for.
 const lookAgain = 10 * time.Minute
 
-func (m *Maildir) dropCopy(folder, bucket, name string, size int64) error {
+func (m *Maildir) dropCopy(bucket, name string, size int64) error {
 	if err := m.removeMail(name, time.Now().Add(-lookAgain)); err != nil {
 		return err
 	}
-	if err := remove(m.path(folder, bucket, name+envelopeSuffix)); err != nil {
+	if err := remove(m.path(doneFolder, bucket, name+envelopeSuffix)); err != nil {
 		return err
 	}
-	if folder == doneFolder {
-		m.copies.add(-1, -size)
-		m.metrics.dropped.Inc()
-	}
+	m.copies.add(-1, -size)
+	m.metrics.dropped.Inc()
 	return nil
 }

@@ -26,12 +26,8 @@ type round struct {
 }
 
 // sync returns when a whole fsync of the directory has passed since it was called.
-func (f *folder) sync() error { return f.begin().wait() }
-
-// begin returns a round whose fsync begins after the call. It does not wait.
-func (f *folder) begin() *round {
+func (f *folder) sync() error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	r := f.next
 	if r == nil {
 		r = &round{done: make(chan struct{})}
@@ -41,11 +37,7 @@ func (f *folder) begin() *round {
 		f.syncing = true
 		go f.run()
 	}
-	return r
-}
-
-// wait returns when the round's fsync has passed.
-func (r *round) wait() error {
+	f.mu.Unlock()
 	<-r.done
 	return r.err
 }
@@ -121,34 +113,18 @@ func bucketName(at time.Time) string {
 // bucketPattern is how bucket names look.
 var bucketPattern = regexp.MustCompile(`^\d{8}T\d{6}\.\d{6}-[0-9a-f]{16}$`)
 
-// create makes a file of its own and writes it. The file is open, and not fsynced. On an error nothing is left of it.
-func create(path string, data []byte) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if _, err = file.Write(data); err != nil {
-		return nil, errors.Join(err, file.Close(), os.Remove(path))
-	}
-	return file, nil
-}
-
-// settle fsyncs a file and closes it. A failed fsync is never tried again: the kernel may have dropped what it could not write, and would
-// then say that all is well.
-func settle(file *os.File) error { return errors.Join(file.Sync(), file.Close()) }
-
-// write makes a file of its own and fsyncs it when it must last. On an error nothing is left of it.
+// write makes a file of its own and fsyncs it when it must last. On an error nothing is left of it. A failed fsync is never tried
+// again: the kernel may have dropped what it could not write, and would then say that all is well.
 func write(path string, data []byte, durable bool) error {
-	file, err := create(path, data)
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
-	if durable {
-		err = settle(file)
-	} else {
-		err = file.Close()
+	_, err = file.Write(data)
+	if err == nil && durable {
+		err = file.Sync()
 	}
-	if err != nil {
+	if err = errors.Join(err, file.Close()); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
 	return nil

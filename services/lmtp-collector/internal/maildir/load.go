@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -39,13 +40,11 @@ func (m *Maildir) load(w Waiting) (*Record, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	body, err := readMail(m.path(newFolder, w.Name), w.Size) // where it is, as a rule
-	if errors.Is(err, fs.ErrNotExist) {
-		var path string
-		if path, err = m.find(w.Name, w.lined); err == nil {
-			body, err = readMail(path, w.Size)
-		}
+	path, err := m.find(w.Name, w.lined)
+	if err != nil {
+		return nil, nil, err
 	}
+	body, err := os.ReadFile(path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -53,28 +52,6 @@ func (m *Maildir) load(w Waiting) (*Record, []byte, error) {
 		return nil, nil, ErrDamaged
 	}
 	return record, body, nil
-}
-
-// readMail reads a file that should have size bytes, at once if it has. One of another size is damaged.
-func readMail(path string, size int64) ([]byte, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = file.Close() }() // nothing was written
-	body := make([]byte, size+1)        // so that one that has grown is seen
-	for n := 0; ; {
-		more, err := file.Read(body[n:])
-		n += more
-		switch {
-		case int64(n) > size, errors.Is(err, io.EOF) && int64(n) < size:
-			return nil, ErrDamaged
-		case int64(n) == size:
-			return body[:n:n], nil
-		case err != nil:
-			return nil, err
-		}
-	}
 }
 
 func digestOf(body []byte) string {
@@ -113,27 +90,19 @@ func (m *Maildir) find(name string, since time.Time) (string, error) {
 
 // guess returns where a mail lies if nothing but the flags of the maildir format were put behind its name, else "".
 func (m *Maildir) guess(name string) (string, error) {
-	if path, err := there(m.path(newFolder, name)); path != "" || err != nil {
-		return path, err
-	}
+	places := make([]string, 0, 2+len(flagSets))
+	places = append(places, m.path(newFolder, name))
 	for _, flags := range flagSets {
-		if path, err := there(m.path(curFolder, name+flags)); path != "" || err != nil {
-			return path, err
+		places = append(places, m.path(curFolder, name+flags))
+	}
+	for _, path := range append(places, m.path(asideFolder, name+mailSuffix)) {
+		if _, err := os.Lstat(path); err == nil {
+			return path, nil
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return "", err
 		}
 	}
-	return there(m.path(asideFolder, name+mailSuffix))
-}
-
-// there returns the path of a file if it exists, else "".
-func there(path string) (string, error) {
-	switch _, err := os.Lstat(path); {
-	case err == nil:
-		return path, nil
-	case errors.Is(err, fs.ErrNotExist):
-		return "", nil
-	default:
-		return "", err
-	}
+	return "", nil
 }
 
 // flagSets are what may stand behind the name of a mail in cur/: any of the flags of the maildir format, in their order.
@@ -213,46 +182,37 @@ func eachName(path string, use func(names []string)) error {
 	}
 }
 
-// Delivered says that the broker has a mail: its copy stays, or goes soon, as Config.Keep has it. An error means that the mail may be
+// Delivered says that the broker has a mail: its copy stays, or goes, as Config.Keep has it. An error means that the mail may be
 // handed out again after a restart.
 func (m *Maildir) Delivered(w Waiting) error {
-	folder := goneFolder
+	to := m.path(tmpFolder, w.Name+goneSuffix)
 	if m.cfg.Keep == KeepAll {
-		folder = doneFolder
+		bucket := m.path(doneFolder, w.bucket)
+		if err := os.Mkdir(bucket, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return m.failure("make a folder for envelopes", err)
+		}
+		to = filepath.Join(bucket, w.Name+envelopeSuffix)
 	}
-	if err := m.moveEnvelope(w, folder); err != nil {
+	if err := m.queue.leave(w, func() error { return os.Rename(m.envelopeOf(w), to) }); err != nil {
 		return m.failure("note that a mail is delivered", err)
 	}
-	m.queue.leave(w)
 	m.metrics.delivered.Inc()
 	if m.cfg.Keep == KeepAll {
 		m.copies.add(1, w.Size)
-	} else {
-		m.gone.add()
+		return nil
+	}
+	err := m.removeMail(w.Name, w.lined)
+	if err == nil {
+		err = os.Remove(to)
+	}
+	if err != nil {
+		return m.failure("delete a delivered mail", err)
 	}
 	return nil
 }
 
-// moveEnvelope moves the envelope of a mail that waits to another folder, into a bucket of the same name. That is made when it is not
-// there, which it may be no longer once it has been emptied.
-func (m *Maildir) moveEnvelope(w Waiting, folder string) error {
-	from, to := m.envelopeOf(w), m.path(folder, w.bucket, w.Name+envelopeSuffix)
-	err := os.Rename(from, to)
-	for tries := 0; errors.Is(err, fs.ErrNotExist) && tries < 3; tries++ {
-		if err := os.Mkdir(m.path(folder, w.bucket), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		err = os.Rename(from, to)
-	}
-	return err
-}
-
 // removeMail deletes a mail, wherever it lies. It need not be there.
 func (m *Maildir) removeMail(name string, since time.Time) error {
-	err := os.Remove(m.path(newFolder, name)) // where it is, as a rule
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	path, err := m.find(name, since)
 	if errors.Is(err, ErrGone) {
 		return nil
@@ -293,12 +253,11 @@ func (m *Maildir) SetAside(w Waiting, why string) error {
 		err = syncFolder(m.path(asideFolder))
 	}
 	if err == nil {
-		err = os.Remove(m.envelopeOf(w))
+		err = m.queue.leave(w, func() error { return os.Remove(m.envelopeOf(w)) })
 	}
 	if err != nil {
 		return m.failure("set a mail aside", err)
 	}
-	m.queue.leave(w)
 	m.queue.asideBy(1)
 	m.metrics.aside.Inc()
 	return nil

@@ -6,7 +6,6 @@
 //	new/, cur/            the mails, each exactly as it was received, where mail programs look for them
 //	pending/BUCKET/*.json the envelopes of the mails that the broker does not have yet
 //	done/BUCKET/*.json    the envelopes of copies: mails that the broker has
-//	gone/BUCKET/*.json    the envelopes of mails that the broker has, and that are about to be deleted
 //	aside/                mails that can never pass, with their envelopes, which say why
 //	lock                  held by the one process that writes here
 //
@@ -14,21 +13,16 @@
 // sorts. A bucket is a folder of the mails of some minutes, ten thousand at most, and its name sorts as well; so the oldest mail is found
 // without sorting millions of names.
 //
-// Store writes the mail in tmp/ and its envelope in its bucket, and fsyncs both files and the bucket; then it moves the mail into
-// new/ and fsyncs that; only then it returns. A mail in tmp/ makes its envelope void, so that may be there before it is whole. A
-// crash therefore leaves one of these, and the next Open makes of it:
+// Store writes and fsyncs the mail in tmp/, then its envelope, moves the envelope into its bucket and fsyncs that, moves the mail into
+// new/ and fsyncs that; only then it returns. A crash therefore leaves one of these, and the next Open makes of it:
 //
-//   - a mail in tmp/, and no envelope or half of one: the mail was never answered for, and both are swept;
-//   - a mail in tmp/ and its whole envelope: likewise;
+//   - files in tmp/ only: the mail was never answered for, and they are swept;
+//   - an envelope in pending/ and the mail still in tmp/: likewise, and both are swept;
 //   - an envelope in pending/ and the mail in new/: the mail waits, whether its sender had our answer or not.
 //
-// A mail that the broker has leaves pending/ by a rename of its envelope, into done/ when copies are kept, else into gone/. What
-// is in gone/ is deleted later, mail first, because a file system may take its time to delete. So a crash leaves a copy, or what the next Run goes
-// on deleting. Nothing of this is fsynced: a power cut may bring mails of the last seconds back to pending/, and they
-// are published again under the same message id.
-//
-// A copy of a mail that the broker had at once is written behind the answer to its sender, in the same order but without any fsync. A crash
-// loses the copies that were not written yet, which is never the only place that a mail is in.
+// A mail that the broker has leaves pending/ by a rename, into done/ when copies are kept, else into tmp/ as NAME.gone; then mail and
+// note are deleted. So a crash in between leaves a copy, or a note in tmp/ that Open follows. Nothing of this is fsynced: a
+// power cut may bring mails of the last seconds back to pending/, and they are published again under the same message id.
 package maildir
 
 import (
@@ -54,14 +48,14 @@ const (
 	curFolder     = "cur"
 	pendingFolder = "pending"
 	doneFolder    = "done"
-	goneFolder    = "gone"
 	asideFolder   = "aside"
 	lockFile      = "lock"
 )
 
 const (
 	envelopeSuffix = ".json"
-	mailSuffix     = ".eml" // of a mail in aside/
+	goneSuffix     = ".gone" // of a note that a mail, whose envelope it was, is to be deleted
+	mailSuffix     = ".eml"  // of a mail in aside/
 )
 
 // troubleLasts is how long Ready says no after the disk did not do what it was asked to.
@@ -82,8 +76,6 @@ type Maildir struct {
 	bucket bucket // what Store fills now
 	queue  queue
 	copies copies
-	writer writer // of copies
-	gone   leftover
 	index  index
 
 	looking sync.Mutex // held by the one who looks the folders through
@@ -97,8 +89,7 @@ type Maildir struct {
 // takes no longer with millions of mails. It fails when another process has the lock, and when one of the folders is a
 // symbolic link. Run must be called next; it closes the maildir. Metrics begin with spamtraps_maildir_.
 func Open(cfg Config, log zerolog.Logger, reg prometheus.Registerer) (*Maildir, error) {
-	cfg.Path = filepath.Clean(cfg.Path)
-	m := &Maildir{cfg: cfg, host: hostName(), log: log, writer: newWriter(cfg.Unwritten), gone: newLeftover()}
+	m := &Maildir{cfg: cfg, host: hostName(), log: log}
 	if err := m.open(); err != nil {
 		return nil, fmt.Errorf("open the maildir %s: %w", cfg.Path, err)
 	}
@@ -112,7 +103,7 @@ func (m *Maildir) open() error {
 	if err := makeFolder(m.cfg.Path, true); err != nil {
 		return err
 	}
-	for _, name := range []string{tmpFolder, newFolder, curFolder, pendingFolder, doneFolder, goneFolder, asideFolder} {
+	for _, name := range []string{tmpFolder, newFolder, curFolder, pendingFolder, doneFolder, asideFolder} {
 		if err := makeFolder(m.path(name), false); err != nil {
 			return err
 		}
@@ -165,14 +156,10 @@ func (m *Maildir) takeLock() error {
 	return nil
 }
 
-// Run counts what lies in the maildir, deletes what the broker has, and drops copies that are too old or too many, until ctx ends; then
-// it waits until all copies are written, and gives the lock back. Nothing else may use the maildir after that.
+// Run counts what lies in the maildir and drops copies that are too old or too many, until ctx ends; then it gives the lock back.
+// Nothing else may use the maildir after that.
 func (m *Maildir) Run(ctx context.Context) error {
 	defer func() { _ = m.lock.Close() }()
-	defer m.writer.wait()
-	var deleting sync.WaitGroup
-	defer deleting.Wait()
-	deleting.Go(func() { m.deleteGone(ctx) })
 	m.countAll(ctx)
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
@@ -196,7 +183,7 @@ func (m *Maildir) Ready() error {
 	if trouble != nil && time.Since(since) < troubleLasts {
 		return trouble
 	}
-	if m.copies.any() || m.gone.any() { // they go first
+	if m.copies.any() { // they go first
 		return nil
 	}
 	return m.room(0)
@@ -223,7 +210,7 @@ const minFreeFiles = 8
 
 // path returns where something lies.
 func (m *Maildir) path(parts ...string) string {
-	return m.cfg.Path + "/" + strings.Join(parts, "/") // filepath.Join would clean what is clean, for each mail some twenty times
+	return filepath.Join(append([]string{m.cfg.Path}, parts...)...)
 }
 
 // hostName is the host's name as it may stand in a file name (the maildir format's rule for / and :).

@@ -82,11 +82,10 @@ func (q *queue) signal() {
 }
 
 // hold keeps a mail that is being stored from being handed out: its envelope is there before the mail is.
-func (q *queue) hold(w Waiting) {
+func (q *queue) hold(name string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.taken[w.Name] = true
-	q.counted[w.bucket] = true // this process made it, and tells of each mail in it
+	q.taken[name] = true
 }
 
 // letGo ends that for a mail that could not be stored.
@@ -101,6 +100,7 @@ func (q *queue) add(w Waiting) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.taken, w.Name)
+	q.counted[w.bucket] = true // this process made it, and tells of each mail in it
 	if q.waiting == 0 {
 		q.oldest = w.Since
 	}
@@ -181,14 +181,19 @@ func (q *queue) look(m *Maildir, bucket string) []Waiting {
 	return mails
 }
 
-// leave takes a mail out of the queue whose envelope has left its bucket. Until then it counts as taken, so whoever lists the bucket meanwhile
-// does not hand it out again.
-func (q *queue) leave(w Waiting) {
+// leave takes a mail out of the queue in the moment that gone moves its envelope away, so that nobody sees it in between.
+func (q *queue) leave(w Waiting, gone func() error) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if err := gone(); err != nil {
+		return err
+	}
 	delete(q.taken, w.Name)
-	q.waiting-- // it was counted before it was handed out
-	q.bytes -= w.Size
+	if q.counted[w.bucket] {
+		q.waiting--
+		q.bytes -= w.Size
+	}
+	return nil
 }
 
 // leaveAlone notes a mail that a newer version has to deliver. It is not handed out again.

@@ -3,7 +3,6 @@ package maildir
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -48,15 +47,20 @@ func (r *Record) encode() ([]byte, error) {
 // Decode reads an envelope file back. Its error matches ErrVersion when the file is of a newer version, and ErrDamaged when it is no
 // envelope at all.
 func Decode(data []byte) (*Record, error) {
+	var version struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &version); err != nil || version.Version < 1 {
+		return nil, fmt.Errorf("maildir: %w: the envelope cannot be read", ErrDamaged)
+	}
+	if version.Version > recordVersion {
+		return nil, fmt.Errorf("maildir: %w (%d)", ErrVersion, version.Version)
+	}
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.UseNumber()
 	r := new(Record)
-	err := decoder.Decode(r)
-	if err == nil && len(bytes.TrimSpace(data[decoder.InputOffset():])) > 0 {
-		err = errors.New("something follows it")
-	}
-	if err != nil || r.Version != recordVersion {
-		return nil, notOurs(data, err)
+	if err := decoder.Decode(r); err != nil {
+		return nil, fmt.Errorf("maildir: %w: %w", ErrDamaged, err)
 	}
 	for name, value := range r.Headers {
 		plain, err := plainValue(value)
@@ -69,20 +73,6 @@ func Decode(data []byte) (*Record, error) {
 		return nil, fmt.Errorf("maildir: %w: the envelope has no message id or no headers", ErrDamaged)
 	}
 	return r, nil
-}
-
-// notOurs says what is wrong with a file that is no envelope of our version.
-func notOurs(data []byte, err error) error {
-	var version struct {
-		Version int `json:"version"`
-	}
-	switch unread := json.Unmarshal(data, &version); {
-	case unread != nil || version.Version < 1:
-		return fmt.Errorf("maildir: %w: the envelope cannot be read", ErrDamaged)
-	case version.Version > recordVersion:
-		return fmt.Errorf("maildir: %w (%d)", ErrVersion, version.Version)
-	}
-	return fmt.Errorf("maildir: %w: %w", ErrDamaged, err)
 }
 
 // plainValue returns what AMQP gets for a value that came out of JSON.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/rabbitmq/amqp091-go"
@@ -12,17 +13,18 @@ import (
 // Store keeps a mail until the broker has it. It blocks until mail and envelope are fsynced. Every error is an *Error, and means that
 // nothing of the mail is left here.
 func (m *Maildir) Store(message amqp091.Publishing) error {
-	name, data, err := m.admit(&message, newRecord(&message))
+	name, err := m.prepare(&message, newRecord(&message), true)
 	if err != nil {
 		return err
 	}
 	bucket, bucketName, err := m.bucket.take(m.path(pendingFolder))
 	if err != nil {
+		m.discard(name)
 		return m.failure("make a folder for envelopes", err)
 	}
 	w := Waiting{Name: name, Size: int64(len(message.Body)), Since: time.Now(), bucket: bucketName}
-	m.queue.hold(w)
-	if err := m.put(w, bucket, message.Body, data); err != nil {
+	m.queue.hold(name)
+	if err := m.publishFiles(name, m.envelopeOf(w), bucket); err != nil {
 		m.queue.letGo(name)
 		return err
 	}
@@ -31,13 +33,16 @@ func (m *Maildir) Store(message amqp091.Publishing) error {
 	return nil
 }
 
-// put writes a mail and its envelope. The mail gets its name last, when all the rest is durable: a mail in new/ without an envelope would be
-// nobody's, and an envelope whose mail is in tmp/ is void.
-func (m *Maildir) put(w Waiting, bucket *folder, body, data []byte) error {
-	tmp, mail, envelope := m.path(tmpFolder, w.Name), m.path(newFolder, w.Name), m.envelopeOf(w)
-	err := m.writeBoth(tmp, body, envelope, data, bucket)
+// publishFiles moves a prepared mail and its envelope to where they belong, durably and in this order: a mail in new/ without an
+// envelope would be nobody's.
+func (m *Maildir) publishFiles(name, envelope string, bucket *folder) error {
+	mail := m.path(newFolder, name)
+	err := os.Rename(m.path(tmpFolder, name+envelopeSuffix), envelope)
 	if err == nil {
-		err = os.Rename(tmp, mail)
+		err = bucket.sync()
+	}
+	if err == nil {
+		err = os.Rename(m.path(tmpFolder, name), mail)
 	}
 	if err == nil {
 		err = m.mails.sync()
@@ -47,25 +52,35 @@ func (m *Maildir) put(w Waiting, bucket *folder, body, data []byte) error {
 	}
 	_ = os.Remove(envelope) // first: an envelope without a mail looks as if somebody had deleted that
 	_ = os.Remove(mail)
-	_ = os.Remove(tmp) // what cannot be removed is swept at the next start
+	m.discard(name)
 	return m.failure("store a mail", err)
 }
 
-// writeBoth writes the mail and then its envelope, and returns when both and the envelope's folder are fsynced. The three are on their way to
-// the disk at once.
-func (m *Maildir) writeBoth(mail string, body []byte, envelope string, data []byte, bucket *folder) error {
-	mailFile, err := create(mail, body)
+// Keep keeps a copy of a mail that the broker has, when the maildir is one that keeps all; else it does nothing. Nothing is owed to a
+// copy, so it is not fsynced. Every error is an *Error, and means that there is no copy.
+func (m *Maildir) Keep(message amqp091.Publishing) error {
+	if m.cfg.Keep != KeepAll {
+		return nil
+	}
+	name, err := m.prepare(&message, newRecord(&message), false)
 	if err != nil {
 		return err
 	}
-	envelopeFile, err := create(envelope, data)
-	if err != nil {
-		return errors.Join(err, mailFile.Close())
+	bucket, err := m.copies.bucket(m.path(doneFolder))
+	if err == nil {
+		err = os.Rename(m.path(tmpFolder, name), m.path(newFolder, name))
 	}
-	named := bucket.begin()
-	settled := make(chan error, 1)
-	go func() { settled <- settle(envelopeFile) }()
-	return errors.Join(settle(mailFile), <-settled, named.wait())
+	if err == nil {
+		err = os.Rename(m.path(tmpFolder, name+envelopeSuffix), filepath.Join(bucket, name+envelopeSuffix))
+	}
+	if err != nil {
+		_ = os.Remove(m.path(newFolder, name))
+		m.discard(name)
+		return m.failure("keep a copy", err)
+	}
+	m.metrics.kept.Inc()
+	m.copies.add(1, int64(len(message.Body)))
+	return nil
 }
 
 // StoreAside keeps a mail that the broker will never take, and why. It blocks until both are fsynced. Every error is an *Error,
@@ -73,7 +88,7 @@ func (m *Maildir) writeBoth(mail string, body []byte, envelope string, data []by
 func (m *Maildir) StoreAside(message amqp091.Publishing, why string) error {
 	record := newRecord(&message)
 	record.setAside(why)
-	name, err := m.prepare(&message, record)
+	name, err := m.prepare(&message, record, true)
 	if err != nil {
 		return err
 	}
@@ -101,38 +116,24 @@ func (r *Record) setAside(why string) {
 	r.Aside, r.AsideAt = why, &now
 }
 
-// admit returns a name for a mail, and its envelope as it is written, when there is room for both.
-func (m *Maildir) admit(message *amqp091.Publishing, record *Record) (name string, data []byte, err error) {
-	data, err = record.encode()
+// prepare writes a mail and its envelope into tmp/. On an error nothing of them is left there.
+func (m *Maildir) prepare(message *amqp091.Publishing, record *Record, durable bool) (name string, err error) {
+	data, err := record.encode()
 	if err != nil {
-		return "", nil, &Error{Err: err}
+		return "", &Error{Err: err}
 	}
 	if err := m.makeRoom(int64(len(message.Body) + len(data))); err != nil {
-		return "", nil, err
-	}
-	return m.newName(time.Now(), len(message.Body)), data, nil
-}
-
-// prepare writes a mail and its envelope into tmp/, and fsyncs them. On an error nothing of them is left there.
-func (m *Maildir) prepare(message *amqp091.Publishing, record *Record) (name string, err error) {
-	name, data, err := m.admit(message, record)
-	if err != nil {
 		return "", err
 	}
-	if err := write(m.path(tmpFolder, name), message.Body, true); err != nil {
+	name = m.newName(time.Now(), len(message.Body))
+	if err := write(m.path(tmpFolder, name), message.Body, durable); err != nil {
 		return "", m.failure("write a mail", err)
 	}
-	if err := write(m.path(tmpFolder, name+envelopeSuffix), data, true); err != nil {
+	if err := write(m.path(tmpFolder, name+envelopeSuffix), data, durable); err != nil {
 		m.discard(name)
 		return "", m.failure("write an envelope", err)
 	}
 	return name, nil
-}
-
-// isUnwritten tells whether a mail is in tmp/, so that its envelope is void.
-func (m *Maildir) isUnwritten(name string) bool {
-	path, err := there(m.path(tmpFolder, name))
-	return path != "" && err == nil
 }
 
 // discard removes what is left of a mail in tmp/.
@@ -143,11 +144,12 @@ func (m *Maildir) discard(name string) {
 
 // sweep removes what a crash has left in tmp/, and nothing of anybody else's: mail programs write there too.
 func (m *Maildir) sweep() error {
+	began := time.Now()
 	entries, err := os.ReadDir(m.path(tmpFolder))
 	if err != nil {
 		return err
 	}
-	envelopes, err := m.voidBuckets()
+	buckets, err := listFolder(m.path(pendingFolder))
 	if err != nil {
 		return err
 	}
@@ -159,11 +161,16 @@ func (m *Maildir) sweep() error {
 		if _, _, ours := parseName(name); !ours {
 			continue
 		}
-		if suffix == "" { // a mail that never got to new/; its envelope may be in its bucket already
-			for _, bucket := range envelopes {
-				if err := remove(bucket + "/" + name + envelopeSuffix); err != nil {
+		switch suffix {
+		case "": // a mail that never got to new/; its envelope may be in its bucket already
+			for _, bucket := range buckets {
+				if err := remove(m.path(pendingFolder, bucket, name+envelopeSuffix)); err != nil {
 					return err
 				}
+			}
+		case goneSuffix:
+			if err := m.removeMail(name, began); err != nil {
+				return err
 			}
 		}
 		if err := remove(m.path(tmpFolder, entry.Name())); err != nil {
@@ -171,27 +178,6 @@ func (m *Maildir) sweep() error {
 		}
 	}
 	return nil
-}
-
-// youngest is in how many buckets of copies the envelope of one that was being written is looked for: it was in the last.
-const youngest = 8
-
-// voidBuckets returns the folders in which there may be an envelope whose mail is in tmp/ yet.
-func (m *Maildir) voidBuckets() ([]string, error) {
-	var paths []string
-	for _, folder := range []string{pendingFolder, doneFolder} {
-		buckets, err := listFolder(m.path(folder))
-		if err != nil {
-			return nil, err
-		}
-		if folder == doneFolder {
-			buckets = buckets[max(0, len(buckets)-youngest):]
-		}
-		for _, bucket := range buckets {
-			paths = append(paths, m.path(folder, bucket))
-		}
-	}
-	return paths, nil
 }
 
 // sweepBucket removes a bucket that Retry had begun; one that is young may still be somebody's.
@@ -208,7 +194,7 @@ func (m *Maildir) sweepBucket(entry fs.DirEntry) error {
 
 // cutSuffix tells what a file of ours is, by the end of its name.
 func cutSuffix(name string) (base, suffix string) {
-	for _, suffix := range []string{envelopeSuffix, mailSuffix} {
+	for _, suffix := range []string{envelopeSuffix, goneSuffix, mailSuffix} {
 		if base, found := cut(name, suffix); found {
 			return base, suffix
 		}

@@ -19,7 +19,7 @@ type State string
 const (
 	StateWaiting   State = "waiting"   // the broker does not have it yet
 	StateAside     State = "aside"     // it can never pass, unless somebody does something about it
-	StateDelivered State = "delivered" // the broker has it; this is a copy, or about to be deleted
+	StateDelivered State = "delivered" // the broker has it; this is a copy
 )
 
 // View looks into a maildir, without the lock: a Maildir may write there at the same time. What it returns may be out of date at once.
@@ -39,7 +39,7 @@ func NewView(path string) (*View, error) {
 			return nil, fmt.Errorf("open the maildir %s: %s is no folder", path, name)
 		}
 	}
-	return &View{dir: &Maildir{cfg: Config{Path: filepath.Clean(path)}, host: hostName(), queue: newQueue()}, began: time.Now()}, nil
+	return &View{dir: &Maildir{cfg: Config{Path: path}, host: hostName(), queue: newQueue()}, began: time.Now()}, nil
 }
 
 // Entry is one mail of a View.
@@ -71,7 +71,7 @@ func (v *View) Entries(state State) iter.Seq2[Entry, error] {
 				return
 			}
 			for _, name := range names {
-				if e, there := v.read(folder, name, state); there && !yield(e, nil) {
+				if e, there := read(folder, name, state); there && !yield(e, nil) {
 					return
 				}
 			}
@@ -81,66 +81,40 @@ func (v *View) Entries(state State) iter.Seq2[Entry, error] {
 
 // folders returns where the envelopes of mails in a state lie.
 func (v *View) folders(state State) ([]string, error) {
-	switch state {
-	case StateAside:
-		return []string{v.dir.path(asideFolder)}, nil
-	case StateWaiting:
-		return v.buckets(pendingFolder)
+	top := v.dir.path(map[State]string{StateWaiting: pendingFolder, StateDelivered: doneFolder, StateAside: asideFolder}[state])
+	if state == StateAside {
+		return []string{top}, nil
 	}
-	copies, err := v.buckets(doneFolder)
-	if err != nil {
-		return nil, err
-	}
-	gone, err := v.buckets(goneFolder)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a maildir that no Maildir has opened yet
-		return nil, err
-	}
-	all := slices.Concat(copies, gone)
-	slices.SortFunc(all, func(a, b string) int { return strings.Compare(filepath.Base(a), filepath.Base(b)) })
-	return all, nil
-}
-
-// buckets returns the paths of the buckets in a folder, sorted.
-func (v *View) buckets(folder string) ([]string, error) {
-	buckets, err := listFolder(v.dir.path(folder))
+	buckets, err := listFolder(top)
 	for i, bucket := range buckets {
-		buckets[i] = v.dir.path(folder, bucket)
+		buckets[i] = filepath.Join(top, bucket)
 	}
 	return buckets, err
 }
 
-// read reads one envelope, unless it is none of ours, is being written, or has just left.
-func (v *View) read(folder, file string, state State) (e Entry, there bool) {
+// read reads one envelope, unless it is none of ours, or has just left.
+func read(folder, file string, state State) (e Entry, there bool) {
 	base, isEnvelope := cut(file, envelopeSuffix)
 	since, size, ours := parseName(base)
 	if !isEnvelope || !ours {
 		return Entry{}, false
 	}
 	e = Entry{Name: base, State: state, Since: since, Size: size, path: filepath.Join(folder, file)}
-	for range 2 { // half an envelope may have been whole a moment later
-		unwritten := state != StateAside && v.dir.isUnwritten(base)
-		data, err := os.ReadFile(e.path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return Entry{}, false
-		}
-		if err == nil {
-			e.Record, err = Decode(data)
-		}
-		e.Err = err
-		switch {
-		case err == nil:
-			return e, true
-		case unwritten:
-			return Entry{}, false
-		}
+	data, err := os.ReadFile(e.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Entry{}, false
 	}
+	if err == nil {
+		e.Record, err = Decode(data)
+	}
+	e.Err = err
 	return e, true
 }
 
 // Find returns the mail of a base name, whatever its state. Its error matches ErrUnknown when there is none.
 func (v *View) Find(name string) (Entry, error) {
 	if v.hit.path != "" {
-		if e, there := v.read(filepath.Dir(v.hit.path), name+envelopeSuffix, v.hit.State); there {
+		if e, there := read(filepath.Dir(v.hit.path), name+envelopeSuffix, v.hit.State); there {
 			return e, nil
 		}
 	}
@@ -150,7 +124,7 @@ func (v *View) Find(name string) (Entry, error) {
 			return Entry{}, err
 		}
 		for _, folder := range folders {
-			if e, there := v.read(folder, name+envelopeSuffix, state); there {
+			if e, there := read(folder, name+envelopeSuffix, state); there {
 				v.hit = e
 				return e, nil
 			}
@@ -232,9 +206,6 @@ func (v *View) prepare(e Entry, bucket string) error {
 	if e.Err != nil {
 		return e.Err
 	}
-	if gone, err := v.isGone(e.Name); gone || err != nil {
-		return errors.Join(err, ErrGone)
-	}
 	if _, err := v.Body(e); err != nil {
 		return err
 	}
@@ -254,20 +225,6 @@ func (v *View) prepare(e Entry, bucket string) error {
 		return err
 	}
 	return write(filepath.Join(bucket, e.Name+envelopeSuffix), data, true)
-}
-
-// isGone tells whether a mail is about to be deleted, because the broker has it.
-func (v *View) isGone(name string) (bool, error) {
-	buckets, err := v.buckets(goneFolder)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	for _, bucket := range buckets {
-		if path, err := there(filepath.Join(bucket, name+envelopeSuffix)); path != "" || err != nil {
-			return path != "", err
-		}
-	}
-	return false, nil
 }
 
 // MailPaths returns the paths of the mails in new/ and cur/, sorted by base name (what stands before the flags): oldest first, as

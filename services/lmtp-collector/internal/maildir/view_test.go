@@ -42,8 +42,9 @@ func TestView(t *testing.T) {
 	m := openAt(t, filepath.Join(t.TempDir(), "maildir"), keepAll)
 	store(t, m, "waits\r\n")
 	setAside(t, m, "aside\r\n")
-	m.Keep(message(t, "copy\r\n"))
-	m.writer.wait()
+	if err := m.Keep(message(t, "copy\r\n")); err != nil {
+		t.Fatal(err)
+	}
 	v := view(t, m)
 	for state, body := range map[State]string{StateWaiting: "waits\r\n", StateAside: "aside\r\n", StateDelivered: "copy\r\n"} {
 		all := entries(t, v, state)
@@ -173,23 +174,5 @@ func TestLeftBucketIsSwept(t *testing.T) {
 		if _, err := os.Stat(buckets[i]); (err == nil) != want {
 			t.Errorf("bucket %d: %v", i, err)
 		}
-	}
-}
-
-// A mail whose envelope is being written is not there yet, rather than damaged.
-func TestViewOfWhatIsBeingWritten(t *testing.T) {
-	m := openAt(t, filepath.Join(t.TempDir(), "maildir"))
-	store(t, m, "whole\r\n")
-	store(t, m, "half\r\n")
-	v := view(t, m)
-	half := entries(t, v, StateWaiting)[1]
-	mustRename(t, m.path(newFolder, half.Name), m.path(tmpFolder, half.Name))
-	overwrite(t, half.path, `{"version": 1, "mess`)
-	if all := entries(t, v, StateWaiting); len(all) != 1 || all[0].Err != nil {
-		t.Errorf("%+v", all)
-	}
-	mustRename(t, m.path(tmpFolder, half.Name), m.path(newFolder, half.Name))
-	if all := entries(t, v, StateWaiting); len(all) != 2 || !errors.Is(all[1].Err, ErrDamaged) {
-		t.Errorf("a damaged envelope: %+v", all)
 	}
 }

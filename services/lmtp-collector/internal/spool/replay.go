@@ -62,12 +62,9 @@ func (s *Spool) await(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	}
-	if s.mayTry() {
-		return true
-	}
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	for !s.mayTry() {
+	for s.publisher.Ready() != nil || time.Now().UnixNano() < s.notBefore.Load() {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -76,10 +73,6 @@ func (s *Spool) await(ctx context.Context) bool {
 		}
 	}
 	return true
-}
-
-func (s *Spool) mayTry() bool {
-	return s.publisher.Ready() == nil && time.Now().UnixNano() >= s.notBefore.Load()
 }
 
 // replay tries one mail of the maildir.

@@ -118,9 +118,7 @@ func (s *Spool) Take(ctx context.Context, m amqp091.Publishing) (Held, error) {
 	err := s.publish(ctx, m)
 	switch {
 	case err == nil:
-		if s.disk != nil {
-			s.disk.Keep(m)
-		}
+		s.keep(m)
 		return Broker, nil
 	case s.disk == nil:
 		return Nowhere, err
@@ -138,6 +136,17 @@ func (s *Spool) publish(ctx context.Context, m amqp091.Publishing) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	return s.publisher.Publish(ctx, m)
+}
+
+// keep leaves a copy of a mail that is confirmed, if the maildir is one that keeps them. That it cannot is no reason to have the mail
+// sent again.
+func (s *Spool) keep(m amqp091.Publishing) {
+	if s.disk == nil {
+		return
+	}
+	if err := s.disk.Keep(m); err != nil {
+		s.log.Warn().Err(err).Str("message_id", m.MessageId).Msg("a copy of a confirmed mail could not be kept")
+	}
 }
 
 func (s *Spool) stored(where Held, published, stored error) (Held, error) {
