@@ -19,7 +19,7 @@ GOLANGCI := bin/golangci-lint-$(GOLANGCI_VERSION)
 # A package's tests boot brokers of their own, and packages run side by side.
 TEST_TIMEOUT ?= 20m
 TEST = go test -race -shuffle=on -timeout $(TEST_TIMEOUT)
-# Minutes each, waiting most of the time: `make campaign` runs them.
+# Minutes each: `make campaign` runs them.
 LONG := TestHostileServersUnderTheRaceDetector|TestSilentServers|TestThousandIdleMailboxes
 
 # The shared test broker and Dovecot stay for the next run of `go test` by hand; a run by make leaves nothing behind.
@@ -61,7 +61,7 @@ build: ## build the programs into bin/
 		-ldflags "-s -w -X spamtraps.internal/libs/daemon.version=$(SPAMTRAPS_VERSION)" -o ../../bin/$$s . ; done
 
 .PHONY: test
-test: ## run every test, with the race detector, against real servers
+test: ## run the tests, but for three long ones, with the race detector, against real servers
 	@tools/deps.sh test
 	@tools/images.sh
 	@echo "test: in make campaign only: $(LONG)"
