@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -180,8 +182,11 @@ func TestOneBadMailbox(t *testing.T) {
 func timed(t *testing.T, server *imaptest.Memory, network *imaptest.Net, lasts time.Duration, change ...func(*account.Account)) (*rigged, map[string][]time.Duration) {
 	t.Helper()
 	from := time.Now()
+	var mu sync.Mutex // the server's goroutines write
 	told := make(map[string][]time.Duration)
 	server.OnCommand(func(_ int, line string) bool {
+		mu.Lock()
+		defer mu.Unlock()
 		verb, _, _ := strings.Cut(line, " ")
 		told[verb] = append(told[verb], time.Since(from).Round(time.Second))
 		return true
@@ -191,7 +196,9 @@ func timed(t *testing.T, server *imaptest.Memory, network *imaptest.Net, lasts t
 	stop := running(t, r)
 	time.Sleep(lasts)
 	stop()
-	return r, told
+	mu.Lock()
+	defer mu.Unlock()
+	return r, maps.Clone(told)
 }
 
 func TestWrongPasswordIsTriedSlowly(t *testing.T) {
@@ -303,11 +310,12 @@ func TestConnectionsPerHost(t *testing.T) {
 			a.ID = a.Name
 		}))
 	}
+	var mu sync.Mutex // the server's goroutines write
 	most := 0
-	server.OnCommand(func(_ int, line string) bool {
-		if n := server.Connections(); n > most {
-			most = n
-		}
+	server.OnCommand(func(int, string) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		most = max(most, server.Connections())
 		return true
 	})
 	r := collect(t, Config{MaxPerHost: 2, LoginRate: 1e6}, &imaptest.Broker{}, newStore(t, ""), accounts...)
@@ -323,6 +331,8 @@ func TestConnectionsPerHost(t *testing.T) {
 		}
 		return true
 	})
+	mu.Lock()
+	defer mu.Unlock()
 	if most > 2 {
 		t.Errorf("%d connections at once", most)
 	}
