@@ -171,6 +171,18 @@ type feed struct {
 	lost     int            // messages that were written to one
 	ends     func(payload []byte) bool
 	echoes   []*fakeConn
+	conns    []*fakeConn
+	says     time.Duration // how long after a message the broker says no; 0: never
+}
+
+// die ends all connections.
+func (f *feed) die(reason hpfeeds.Reason) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.conns {
+		c.fail(&hpfeeds.Error{Reason: reason, Err: errors.New("hpfeeds: lost feed:10000: the broker closed the connection")})
+	}
+	f.conns = nil
 }
 
 type fakeConn struct {
@@ -188,7 +200,9 @@ func (f *feed) dial(context.Context) (connection, error) {
 	if f.away {
 		return nil, &hpfeeds.Error{Reason: hpfeeds.ReasonUnreachable, Err: errors.New("hpfeeds: cannot reach feed:10000: connection refused")}
 	}
-	return &fakeConn{feed: f, used: time.Now(), done: make(chan struct{}), incoming: make(chan hpfeeds.Message, 1000)}, nil
+	c := &fakeConn{feed: f, used: time.Now(), done: make(chan struct{}), incoming: make(chan hpfeeds.Message, 1000)}
+	f.conns = append(f.conns, c)
+	return c, nil
 }
 
 func (c *fakeConn) Publish(channel string, payload []byte) error {
@@ -217,6 +231,13 @@ func (c *fakeConn) Publish(channel string, payload []byte) error {
 		return nil // who writes does not know yet
 	}
 	c.messages[string(payload)]++
+	if c.says > 0 {
+		time.AfterFunc(c.says, func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.fail(&hpfeeds.Error{Reason: hpfeeds.ReasonRefused, Err: errors.New("hpfeeds: lost feed:10000: the broker says: no")})
+		})
+	}
 	return nil
 }
 
@@ -360,6 +381,46 @@ func TestBrokerAwayForAnHour(t *testing.T) {
 	}
 }
 
+// A broker that dies again and again, soon after it has taken mail, is away each time and refuses nobody: it is back in use within five seconds.
+func TestBrokerThatDiesSoonAndOften(t *testing.T) {
+	for name, cfg := range map[string]Config{"fence": fenced(), "drained": Defaults()} {
+		t.Run(name, func(t *testing.T) {
+			mails := mailsOf(20)
+			q, f := newQueue(cfg.Prefetch), &feed{}
+			bubble(t, cfg, q, f, func(_ *Bridge, _ *morgue, _ *bytes.Buffer) {
+				for i, mail := range mails {
+					q.add(mail)
+					for back := time.Now(); q.left() > 0; time.Sleep(10 * time.Millisecond) {
+						if took := time.Since(back); took > 5*time.Second {
+							t.Fatalf("mail %d is still in the queue %s after the broker's return", i, took)
+						}
+					}
+					f.die(hpfeeds.ReasonHungUp)
+				}
+			})
+		})
+	}
+}
+
+// The same without any mail: a token that has come back shows as well that the broker accepts us.
+func TestBrokerThatDiesSoonAndOftenWhileIdle(t *testing.T) {
+	q, f := newQueue(10), &feed{}
+	bubble(t, fenced(), q, f, func(b *Bridge, _ *morgue, _ *bytes.Buffer) {
+		for i := range 20 {
+			for back := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+				if ok, _ := b.Health(); ok {
+					break
+				}
+				if took := time.Since(back); took > 5*time.Second {
+					t.Fatalf("death %d: not in use %s after the broker's return", i, took)
+				}
+			}
+			f.die(hpfeeds.ReasonHungUp)
+			synctest.Wait()
+		}
+	})
+}
+
 // A proxy cuts connections that are idle for 180 s and says nothing: no mail may be the first thing that is written to one of them.
 func TestIdleConnectionIsNotTrusted(t *testing.T) {
 	for name, cfg := range map[string]Config{"fence": fenced(), "drained": Defaults()} {
@@ -444,6 +505,30 @@ func TestDeadLetterQueueThatIsFull(t *testing.T) {
 					if letter.Headers[HeaderReason] != ReasonEmpty {
 						t.Errorf("dead: %v", letter.Headers)
 					}
+				}
+			})
+		})
+	}
+}
+
+// Without a fence a mail counts as published when the broker has said nothing against it for as long as linger: one that says no before gets it again, and one
+// that takes longer is believed to have it.
+func TestDrainedHearsANo(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		after time.Duration
+		left  int
+	}{
+		{"in time", linger - look, 1},
+		{"too late", linger + 2*look, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			q, f := newQueue(10, mailsOf(1)...), &feed{says: row.after}
+			bubble(t, Defaults(), q, f, func(_ *Bridge, _ *morgue, _ *bytes.Buffer) {
+				time.Sleep(time.Second)
+				synctest.Wait()
+				if q.left() != row.left || f.dials < 2 {
+					t.Errorf("%d mails are left, after %d connections", q.left(), f.dials)
 				}
 			})
 		})

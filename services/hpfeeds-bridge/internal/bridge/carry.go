@@ -363,6 +363,7 @@ func (f *flow) pass() {
 			b.stint.Ack(b.mails[i].tag)
 		}
 	}
+	f.retry.Admitted()
 	f.metrics.confirmed.Add(float64(len(b.mails)))
 	for i := range b.mails {
 		m := &b.mails[i]
