@@ -168,6 +168,7 @@ func depth(t testing.TB, b *rig.Broker, queue string) (ready, unacked int) {
 }
 
 func TestConsumerHasAQueueOfItsOwn(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	r := read(t, settings(b.URL()), ownSource)
 	r.waitOK(testPatience)
@@ -197,6 +198,7 @@ func TestConsumerHasAQueueOfItsOwn(t *testing.T) {
 
 // A queue that is there in another shape is taken as it is.
 func TestConsumerTakesTheQueueAsItIs(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	admin(t, b, func(ch *amqp091.Channel) error {
 		_, err := ch.QueueDeclare("spam.hpfeeds", true, false, false, false, amqp091.Table{"x-max-length": 1000})
@@ -209,6 +211,7 @@ func TestConsumerTakesTheQueueAsItIs(t *testing.T) {
 
 // The least rights: to read the queue, where the broker's own definitions make and bind it; and what is said when even that is missing.
 func TestConsumerRights(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name, configure, write, read string
 		owned                        bool // an owner has made exchange and queue
@@ -245,6 +248,7 @@ func TestConsumerRights(t *testing.T) {
 
 // A paused consumer has its queue declared and bound, and gives back once what it held.
 func TestPauseAndResume(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	r := read(t, settings(b.URL()), ownSource)
 	r.waitOK(testPatience)
@@ -322,6 +326,7 @@ func TestBytesAreBounded(t *testing.T) {
 
 // Whoever deletes the queue finds it declared and bound again.
 func TestQueueDeletedUnderTheConsumer(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	for _, paused := range []bool{false, true} {
 		r := read(t, settings(b.URL()), ownSource, func(c *Consumer) { c.depthEvery = 100 * time.Millisecond })
@@ -354,6 +359,7 @@ func TestQueueDeletedUnderTheConsumer(t *testing.T) {
 
 // A message is not held for longer than the broker lets anybody.
 func TestHeldTooLong(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	r := read(t, settings(b.URL()), ownSource, func(c *Consumer) { c.holdLimit = time.Second })
 	r.waitOK(testPatience)
@@ -371,6 +377,7 @@ func TestHeldTooLong(t *testing.T) {
 
 // A network that swallows everything is noticed within one and a half heartbeats.
 func TestConsumerNoticesSilence(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	cfg, proxy := behind(t, b)
 	r := read(t, cfg, ownSource)
@@ -389,6 +396,7 @@ func TestConsumerNoticesSilence(t *testing.T) {
 // TestConsumerHasBadDays consumes through everything that a broker can go through. What was confirmed to the publishers must come, with at most a
 // prefetch of duplicates a day, and the broker's return must be noticed within five seconds.
 func TestConsumerHasBadDays(t *testing.T) {
+	t.Parallel()
 	b := rig.OwnBroker(t)
 	cfg := settings(b.URL())
 	cfg.Heartbeat = 2 * time.Second
