@@ -511,28 +511,55 @@ func TestDeadLetterQueueThatIsFull(t *testing.T) {
 	}
 }
 
-// Without a fence a mail counts as published when the broker has said nothing against it for as long as linger: one that says no before gets it again, and one
-// that takes longer is believed to have it.
+// Without a fence a mail counts as published when the broker has said nothing against it for as long as trial, or linger once a connection has carried mail:
+// one that says no before gets it again, and one that takes longer is believed to have it.
 func TestDrainedHearsANo(t *testing.T) {
 	for _, row := range []struct {
-		name  string
-		after time.Duration
-		left  int
+		name   string
+		before int // mails that the broker takes
+		after  time.Duration
+		left   int
 	}{
-		{"in time", linger - look, 1},
-		{"too late", linger + 2*look, 0},
+		{"to the first, in time", 0, trial - look, 1},
+		{"to the first, too late", 0, trial + 2*look, 0},
+		{"to a later one, in time", 3, linger - look, 1},
+		{"to a later one, too late", 3, linger + 2*look, 0},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			q, f := newQueue(10, mailsOf(1)...), &feed{says: row.after}
+			q, f := newQueue(10, mailsOf(row.before)...), &feed{}
 			bubble(t, Defaults(), q, f, func(_ *Bridge, _ *morgue, _ *bytes.Buffer) {
-				time.Sleep(time.Second)
+				time.Sleep(2 * trial)
 				synctest.Wait()
-				if q.left() != row.left || f.dials < 2 {
-					t.Errorf("%d mails are left, after %d connections", q.left(), f.dials)
+				if q.left() != 0 {
+					t.Fatalf("%d mails are left before there was a no", q.left())
+				}
+				f.mu.Lock()
+				f.says = row.after
+				f.mu.Unlock()
+				q.add(amqp091.Delivery{MessageId: "refused", Body: []byte("refused")})
+				time.Sleep(row.after + 10*look)
+				synctest.Wait()
+				if q.left() != row.left {
+					t.Errorf("%d mails are left, and not %d", q.left(), row.left)
 				}
 			})
 		})
 	}
+}
+
+// What is published raw needs no headers: those of the Python package's collectors have none, and whatever somebody has put there, the mail is whole.
+func TestRawNeedsNoHeaders(t *testing.T) {
+	mails := mailsOf(3)
+	mails[1].Headers = amqp091.Table{"contract": "one", "rcpt_to": int32(1)}
+	mails[2].Headers = amqp091.Table{"contract": int64(99)}
+	q, f := newQueue(10, mails...), &feed{}
+	bubble(t, fenced(), q, f, func(_ *Bridge, m *morgue, _ *bytes.Buffer) {
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if q.left() != 0 || len(f.messages) != 3 || len(m.letters) != 0 {
+			t.Errorf("%d left, %d came, %d dead", q.left(), len(f.messages), len(m.letters))
+		}
+	})
 }
 
 // Each mail leaves one line with its id.

@@ -337,7 +337,8 @@ func (f *flow) lookAtSent(now time.Time) error {
 				b.through = now
 			}
 		}
-		for len(f.sent) > 0 && !f.sent[0].through.IsZero() && now.Sub(f.sent[0].through) >= linger {
+		for len(f.sent) > 0 && !f.sent[0].through.IsZero() && now.Sub(f.sent[0].through) >= f.pipe.patience() {
+			f.pipe.proven = true
 			f.pass()
 		}
 	}
