@@ -347,6 +347,9 @@ func (a *audience) account(accepted map[string]bool) (missing []string, duplicat
 	return missing, duplicates
 }
 
+// holds is how many mails the bridge has and has not acknowledged.
+func (c *console) holds(t testing.TB) int { return int(c.metric(t, "spamtraps_amqp_unacked")) }
+
 // sender publishes mails to RabbitMQ.
 type sender struct {
 	*amqp.Publisher
@@ -444,7 +447,7 @@ func (s *sender) sent() int {
 	return len(s.accepted)
 }
 
-// depth is how many messages a queue has, unacknowledged ones among them; -1 when there is no such queue.
+// depth is how many messages wait in a queue, those that somebody holds not among them; -1 when there is no such queue.
 func depth(t testing.TB, b *rig.Broker, queue string) int {
 	t.Helper()
 	conn, err := amqp091.Dial(b.URL())
