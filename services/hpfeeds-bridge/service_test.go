@@ -348,7 +348,10 @@ func (a *audience) account(accepted map[string]bool) (missing []string, duplicat
 }
 
 // holds is how many mails the bridge has and has not acknowledged.
-func (c *console) holds(t testing.TB) int { return int(c.metric(t, "spamtraps_amqp_unacked")) }
+func (c *console) holds(t testing.TB) int {
+	t.Helper()
+	return int(c.metric(t, "spamtraps_amqp_unacked"))
+}
 
 // sender publishes mails to RabbitMQ.
 type sender struct {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -16,8 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"spamtraps.internal/hpfeeds-broker/internal/config"
 	"spamtraps.internal/libs/daemon"
 	"spamtraps.internal/libs/hpfeeds"
+	"spamtraps.internal/libs/hpfeeds/hpfeedstest"
 	"spamtraps.internal/libs/rig"
 	"spamtraps.internal/libs/secret"
 )
@@ -171,6 +174,15 @@ func TestTLS(t *testing.T) {
 			t.Errorf("it greets without TLS: %q", answer)
 		}
 		_ = c.Close()
+	}
+}
+
+// TestManner: what is set reaches the broker.
+func TestManner(t *testing.T) {
+	got := manner(config.Broker{Name: "n", Manners: "tentacool", MaxFrame: 2000, Hold: 3, Exact: true, Channels: []string{"a", "b"}})
+	want := hpfeedstest.Config{Name: "n", Manners: hpfeedstest.Tentacool, MaxFrame: 2000, Hold: map[string]int{"a": 3, "b": 3}, Exact: true}
+	if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+		t.Errorf("%+v, not %+v", got, want)
 	}
 }
 

@@ -77,6 +77,7 @@ func serve(t *testing.T, cfg Config, do func(t *testing.T, b *Broker, p pipes)) 
 // A subscriber that takes nothing is cut when it has done so for as long as SlowLimit, though little waits for it.
 func TestSubscriberThatTakesNothing(t *testing.T) {
 	serve(t, Config{SlowLimit: time.Minute}, func(t *testing.T, b *Broker, p pipes) {
+		t.Helper()
 		stuck, out := p.subscribe(t), p.login(t, "writer")
 		if err := sendFrame(out, 100); err != nil {
 			t.Fatal(err)
@@ -98,6 +99,7 @@ func TestSubscriberThatTakesNothing(t *testing.T) {
 // A subscriber that always takes a little, and far less than comes, is cut when its queue has been full for as long as SlowLimit; the others get all.
 func TestSubscriberThatTakesLittle(t *testing.T) {
 	serve(t, Config{SlowLimit: time.Minute, QueueBytes: 1000}, func(t *testing.T, b *Broker, p pipes) {
+		t.Helper()
 		slow, good, out := p.subscribe(t), p.subscribe(t), p.login(t, "writer")
 		go func() {
 			for little := make([]byte, 10); ; time.Sleep(30 * time.Second) {
@@ -142,6 +144,7 @@ func TestSubscriberThatTakesLittle(t *testing.T) {
 // Who connects and does not log in does not stay.
 func TestNoLogin(t *testing.T) {
 	serve(t, Config{}, func(t *testing.T, b *Broker, p pipes) {
+		t.Helper()
 		conn, _ := p.dial(t)
 		began := time.Now()
 		if _, err := io.ReadAll(conn); err != nil || time.Since(began) != loginTime {

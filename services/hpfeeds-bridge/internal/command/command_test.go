@@ -304,3 +304,12 @@ func TestCheck(t *testing.T) {
 		}
 	}
 }
+
+// TestCheckIsSafeForATerminal: whatever a broker says, a line stays one, and does nothing to the terminal.
+func TestCheckIsSafeForATerminal(t *testing.T) {
+	var out output
+	(&checker{out: &out}).problem("rabbitmq", "\x1b[2Jno\r\n\u202e", "do something")
+	if got := out.String(); strings.ContainsAny(got, "\x1b\r\u202e") || strings.Count(got, "\n") != 1 {
+		t.Errorf("%q", got)
+	}
+}
