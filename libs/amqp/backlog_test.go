@@ -37,6 +37,7 @@ func TestBacklogIsUnattended(t *testing.T) {
 }
 
 func TestBacklogThatGrowsIsSaid(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	cfg := settings(b.URL())
 	cfg.QueueType = "classic" // a quorum queue renews its numbers only every five seconds

@@ -16,6 +16,7 @@ import (
 
 // A confirm that never comes ends in an error, a clean connection, and one try at a time until one has passed.
 func TestMissedConfirm(t *testing.T) {
+	t.Parallel()
 	broker := newPeer(t, func(c *peerConn, channel uint16, tag uint64) {
 		if c.number > 0 || tag > 1 { // the first message of each channel of the first connection stays without
 			c.ack(channel, tag)
@@ -54,6 +55,7 @@ func TestMissedConfirm(t *testing.T) {
 
 // A caller that leaves keeps its room in the window until the broker's word on its message has come.
 func TestCallerThatLeavesKeepsItsRoom(t *testing.T) {
+	t.Parallel()
 	got := make(chan func(), 1)
 	broker := newPeer(t, func(c *peerConn, channel uint16, tag uint64) {
 		got <- func() { c.ack(channel, tag) }
@@ -77,6 +79,7 @@ func TestCallerThatLeavesKeepsItsRoom(t *testing.T) {
 
 // Each caller waits for the confirm of its own message, not for those before it.
 func TestConfirmsOutOfOrder(t *testing.T) {
+	t.Parallel()
 	got := make(chan func(), 64)
 	broker := newPeer(t, func(c *peerConn, channel uint16, n uint64) {
 		got <- func() { c.ack(channel, n) }
@@ -103,6 +106,7 @@ func TestConfirmsOutOfOrder(t *testing.T) {
 // An alarm fails what is in flight at once, and is not mistaken for missing confirms, however long it lasts; the connection
 // survives it, and the room comes back when the broker confirms after all.
 func TestAlarmKeepsTheConnection(t *testing.T) {
+	t.Parallel()
 	type order struct {
 		c       *peerConn
 		channel uint16
@@ -158,6 +162,7 @@ func TestAlarmKeepsTheConnection(t *testing.T) {
 
 // A broker that dies within a frame is a lost connection, and no more than that.
 func TestHalfAFrame(t *testing.T) {
+	t.Parallel()
 	broker := newPeer(t, func(c *peerConn, channel uint16, tag uint64) {
 		if c.number == 0 {
 			_, _ = c.Write([]byte{1, 0, byte(channel), 0, 0, 0, 13, 0, 60}) // the beginning of an ack
@@ -179,6 +184,7 @@ func TestHalfAFrame(t *testing.T) {
 
 // Headers that would not fit into the broker's frames would end the connection for everybody.
 func TestBrokerWithSmallFrames(t *testing.T) {
+	t.Parallel()
 	broker := newPeer(t, nil)
 	broker.frameMax = 4096
 	refused(t, run(t, broker.settings()), "the broker's frame_max is 4096")
@@ -186,6 +192,7 @@ func TestBrokerWithSmallFrames(t *testing.T) {
 
 // With a client certificate and no password the broker learns who we are from the certificate.
 func TestExternalLogin(t *testing.T) {
+	t.Parallel()
 	broker := newPeer(t, func(c *peerConn, channel uint16, tag uint64) { c.ack(channel, tag) })
 	ca := rig.NewCA(t)
 	serverCert, serverKey := ca.Issue(time.Now().Add(time.Hour), "127.0.0.1")
@@ -206,6 +213,7 @@ func TestExternalLogin(t *testing.T) {
 
 // A password in a file is read anew for each connection.
 func TestSecretFileIsReadAgain(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	path := filepath.Join(t.TempDir(), "password")
 	cfg := Defaults()

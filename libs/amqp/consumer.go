@@ -345,7 +345,6 @@ func (c *Consumer) begin(conn *connection) (*Stint, error) {
 func (c *Consumer) end(s *Stint) {
 	c.current.Store(nil)
 	s.over.Store(true)
-	s.gate.wave()
 	go func() {
 		for d := range s.deliveries {
 			_ = d // the library would keep them in memory until the connection is closed

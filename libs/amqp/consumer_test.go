@@ -168,6 +168,7 @@ func depth(t testing.TB, b *rig.Broker, queue string) (ready, unacked int) {
 }
 
 func TestConsumerHasAQueueOfItsOwn(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	r := read(t, settings(b.URL()), ownSource)
 	r.waitOK(testPatience)
@@ -197,6 +198,7 @@ func TestConsumerHasAQueueOfItsOwn(t *testing.T) {
 
 // A queue that is there in another shape is taken as it is.
 func TestConsumerTakesTheQueueAsItIs(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	admin(t, b, func(ch *amqp091.Channel) error {
 		_, err := ch.QueueDeclare("spam.hpfeeds", true, false, false, false, amqp091.Table{"x-max-length": 1000})
@@ -209,6 +211,7 @@ func TestConsumerTakesTheQueueAsItIs(t *testing.T) {
 
 // The least rights: to read the queue, where the broker's own definitions make and bind it; and what is said when even that is missing.
 func TestConsumerRights(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name, configure, write, read string
 		owned                        bool // an owner has made exchange and queue
@@ -245,6 +248,7 @@ func TestConsumerRights(t *testing.T) {
 
 // A paused consumer has its queue declared and bound, and gives back once what it held.
 func TestPauseAndResume(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	r := read(t, settings(b.URL()), ownSource)
 	r.waitOK(testPatience)
@@ -320,13 +324,76 @@ func TestBytesAreBounded(t *testing.T) {
 	}
 }
 
+// A pause while the gate is shut ends in good order: nothing waits for room that nobody will make.
+func TestPauseWhileTheGateIsShut(t *testing.T) {
+	t.Parallel()
+	b := rig.SharedBroker(t)
+	source := ownSource
+	source.Bytes = 1 << 20
+	r := read(t, settings(b.URL()), source)
+	r.waitOK(testPatience)
+	r.holding(true)
+	p := run(t, settings(b.URL()))
+	p.waitReady(testPatience)
+	const all = 40
+	for i := range all {
+		if err := p.Publish(t.Context(), message(fmt.Sprint(i), 1<<20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	best := time.Hour // of some, since the machine may be busy; a goodbye that cannot be read takes closeLimit each time
+	for turn := range 4 {
+		rig.Eventually(t, testPatience, "the gate is shut", func() bool { _, bytes := r.load(); return bytes >= source.Bytes })
+		began := time.Now()
+		r.Pause()
+		rig.Eventually(t, testPatience, "it is paused", func() bool { return strings.Count(r.log.text(), `"amqp: connected"`) == turn+2 })
+		best = min(best, time.Since(began))
+		r.Resume()
+		if best < closeLimit {
+			break
+		}
+	}
+	if best >= closeLimit {
+		t.Errorf("a pause takes %s: the broker's goodbye is not read", best)
+	}
+	r.holding(false)
+	rig.Eventually(t, 30*time.Second, "all have come", func() bool { return r.count() == all })
+}
+
+// refuser is a broker that nobody may acknowledge anything to.
+type refuser struct{ t *testing.T }
+
+func (r refuser) Ack(tag uint64, _ bool) error {
+	r.t.Errorf("delivery %d is acknowledged after the end of its stint", tag)
+	return nil
+}
+func (refuser) Nack(uint64, bool, bool) error { return nil }
+func (refuser) Reject(uint64, bool) error     { return nil }
+
+// What is acknowledged after the end of a stint is not: the message comes again, under another tag.
+func TestAckAfterTheEnd(t *testing.T) {
+	deliveries := make(chan amqp091.Delivery)
+	close(deliveries)
+	s := NewStint(deliveries, refuser{t})
+	new(Consumer).end(s)
+	s.Ack(1)
+	s.AckThrough(2)
+}
+
 // Whoever deletes the queue finds it declared and bound again.
 func TestQueueDeletedUnderTheConsumer(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	for _, paused := range []bool{false, true} {
-		r := read(t, settings(b.URL()), ownSource, func(c *Consumer) { c.depthEvery = 100 * time.Millisecond })
-		r.waitOK(testPatience)
+		every := time.Hour // who consumes is told by the broker
 		if paused {
+			every = 100 * time.Millisecond
+		}
+		r := read(t, settings(b.URL()), ownSource, func(c *Consumer) { c.depthEvery = every })
+		r.waitOK(testPatience)
+		if !paused {
+			rig.Eventually(t, testPatience, "a stint begins", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.stints == 1 })
+		} else {
 			r.Pause()
 			rig.Eventually(t, testPatience, "it is paused", func() bool { return strings.Count(r.log.text(), `"amqp: connected"`) == 2 })
 		}
@@ -354,6 +421,7 @@ func TestQueueDeletedUnderTheConsumer(t *testing.T) {
 
 // A message is not held for longer than the broker lets anybody.
 func TestHeldTooLong(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	r := read(t, settings(b.URL()), ownSource, func(c *Consumer) { c.holdLimit = time.Second })
 	r.waitOK(testPatience)
@@ -371,6 +439,7 @@ func TestHeldTooLong(t *testing.T) {
 
 // A network that swallows everything is noticed within one and a half heartbeats.
 func TestConsumerNoticesSilence(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	cfg, proxy := behind(t, b)
 	r := read(t, cfg, ownSource)
@@ -389,6 +458,7 @@ func TestConsumerNoticesSilence(t *testing.T) {
 // TestConsumerHasBadDays consumes through everything that a broker can go through. What was confirmed to the publishers must come, with at most a
 // prefetch of duplicates a day, and the broker's return must be noticed within five seconds.
 func TestConsumerHasBadDays(t *testing.T) {
+	t.Parallel()
 	b := rig.OwnBroker(t)
 	cfg := settings(b.URL())
 	cfg.Heartbeat = 2 * time.Second

@@ -15,6 +15,7 @@ import (
 )
 
 func TestLookLeavesWhatItSees(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	p := run(t, settings(b.URL()))
 	p.waitReady(testPatience)

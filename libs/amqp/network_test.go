@@ -27,6 +27,7 @@ func behind(t testing.TB, b *rig.Broker) (Config, *rig.Proxy) {
 }
 
 func TestBrokerAwayAtStart(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	cfg, proxy := behind(t, b)
 	proxy.Refuse()
@@ -48,6 +49,7 @@ func TestBrokerAwayAtStart(t *testing.T) {
 // A network that swallows everything, with far more outstanding than the kernel's buffers hold: the place where the
 // library alone hangs for ever. Every caller must have its answer within one and a half heartbeats and a little.
 func TestFrozenNetwork(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	inbox := amqptest.NewInbox(t, b.URL(), "spam", "spam.mails")
 	cfg, proxy := behind(t, b)
@@ -83,6 +85,7 @@ func TestFrozenNetwork(t *testing.T) {
 
 // While nothing moves, a stop must not wait for it.
 func TestStopWithFrozenNetwork(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	for _, when := range []string{"handshake", "open", "in flight"} {
 		t.Run(when, func(t *testing.T) {
@@ -123,6 +126,7 @@ func TestStopWithFrozenNetwork(t *testing.T) {
 // When Publish has returned, whatever its end, nobody reads the message any more: its owner may use the memory again. The
 // race detector sees it if not.
 func TestBodyIsItsOwnersAgain(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	inbox := amqptest.NewInbox(t, b.URL(), "spam", "spam.mails")
 	cfg, proxy := behind(t, b)
@@ -153,6 +157,7 @@ func TestBodyIsItsOwnersAgain(t *testing.T) {
 
 // A normal stop waits for the confirms of what is in flight.
 func TestStopWithMailInFlight(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	cfg, proxy := behind(t, b)
 	p := run(t, cfg)
@@ -172,6 +177,7 @@ func TestStopWithMailInFlight(t *testing.T) {
 }
 
 func TestSeveralHosts(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	dead, dying := rig.NewProxy(t, "127.0.0.1:1"), rig.NewProxy(t, net.JoinHostPort(b.Host, fmt.Sprint(b.Port)))
 	dead.Refuse()
@@ -195,6 +201,7 @@ func TestSeveralHosts(t *testing.T) {
 }
 
 func TestAllHostsDead(t *testing.T) {
+	t.Parallel()
 	one, two := rig.NewProxy(t, "127.0.0.1:1"), rig.NewProxy(t, "127.0.0.1:1")
 	one.Refuse()
 	two.Refuse()
@@ -277,6 +284,7 @@ func (n *names) serve(conn net.PacketConn) {
 
 // What AMQP cannot carry is refused before it is sent, because it would end the connection for everybody.
 func TestMessagesThatAMQPCannotCarry(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	cfg, _ := behind(t, b)
 	cfg.MaxMessageBytes = 1000

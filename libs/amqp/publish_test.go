@@ -9,6 +9,7 @@ import (
 )
 
 func TestPublishedMessagesArrive(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	inbox := amqptest.NewInbox(t, b.URL(), "spam", "spam.mails")
 	p := run(t, settings(b.URL()))

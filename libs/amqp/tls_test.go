@@ -77,6 +77,7 @@ func splice(ctx context.Context, client net.Conn, target string) {
 }
 
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	target := net.JoinHostPort(b.Host, fmt.Sprint(b.Port))
 	ours, theirs := rig.NewCA(t), rig.NewCA(t)

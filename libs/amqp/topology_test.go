@@ -55,6 +55,7 @@ func limited(b *rig.Broker, configure, write, read string) Config {
 }
 
 func TestAbsentTopologyIsDeclared(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	p := run(t, settings(b.URL()))
 	p.waitReady(testPatience)
@@ -73,6 +74,7 @@ func TestAbsentTopologyIsDeclared(t *testing.T) {
 }
 
 func TestExchangeThatIsNotDurable(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	cfg := settings(b.URL())
 	cfg.ExchangeDurable, cfg.QueueType = false, "classic"
@@ -84,6 +86,7 @@ func TestExchangeThatIsNotDurable(t *testing.T) {
 
 // What others have declared in their own way is used as it is.
 func TestPresentTopologyIsTakenAsItIs(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	admin(t, b, func(ch *amqp091.Channel) error {
 		if err := ch.ExchangeDeclare("spam", "direct", false, false, false, false, nil); err != nil {
@@ -101,6 +104,7 @@ func TestPresentTopologyIsTakenAsItIs(t *testing.T) {
 
 // The least rights that are enough where the broker's definitions own the topology: to write to the exchange.
 func TestLeastRights(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	run(t, settings(b.URL())).waitReady(testPatience) // the owner
 	p := run(t, limited(b, "^$", "^spam$", "^$"))
@@ -116,6 +120,7 @@ func TestLeastRights(t *testing.T) {
 }
 
 func TestMissingRights(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name   string
 		queue  string
@@ -145,6 +150,7 @@ func TestMissingRights(t *testing.T) {
 
 // What goes to one queue goes nowhere else, and makes nothing.
 func TestToQueue(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	p := run(t, settings(b.URL()).ToQueue("analyst"))
 	refused(t, p, `cannot look up queue "analyst": NOT_FOUND - no queue 'analyst' in vhost '`+b.VHost+`'`)
@@ -169,6 +175,7 @@ func TestToQueue(t *testing.T) {
 
 // A user who may do everything but write is told so when it publishes, and not asked to come back at once.
 func TestNoRightToWrite(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	run(t, settings(b.URL())).waitReady(testPatience)
 	p := run(t, limited(b, ".*", "^spam.mails$", ".*"))
@@ -179,6 +186,7 @@ func TestNoRightToWrite(t *testing.T) {
 }
 
 func TestRefusedLogin(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	login := limited(b, "", "", "")
 	for _, row := range []struct {
@@ -203,6 +211,7 @@ func TestRefusedLogin(t *testing.T) {
 
 // Without a queue bound nothing passes; a queue that is bound later is found within seconds.
 func TestUnroutable(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	cfg := settings(b.URL())
 	cfg.Queue = ""
@@ -246,6 +255,7 @@ func TestReturnsOfTheSameID(t *testing.T) {
 
 // Whatever of the topology is deleted while mail flows is made again, and what was accepted is in the queue.
 func TestTopologyDeletedMidway(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name   string
 		remove func(*amqp091.Channel) error
@@ -272,6 +282,7 @@ func TestTopologyDeletedMidway(t *testing.T) {
 
 // A queue that is deleted takes its mail with it, but the next one finds a queue again.
 func TestQueueDeletedMidway(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	p := run(t, settings(b.URL()))
 	p.waitReady(testPatience)
@@ -290,6 +301,7 @@ func TestQueueDeletedMidway(t *testing.T) {
 
 // A full queue nacks. Nothing that it refused counts as accepted.
 func TestFullQueue(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	admin(t, b, func(ch *amqp091.Channel) error {
 		_, err := ch.QueueDeclare("spam.mails", true, false, false, false,
@@ -316,6 +328,7 @@ func TestFullQueue(t *testing.T) {
 
 // One full side queue must not fill the other: what is nacked may lie there already.
 func TestFullSideQueueMakesFewCopies(t *testing.T) {
+	t.Parallel()
 	b := rig.SharedBroker(t)
 	p := run(t, settings(b.URL()))
 	p.waitReady(testPatience)

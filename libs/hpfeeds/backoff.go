@@ -19,10 +19,15 @@ type Backoff struct {
 	// Jitter returns a time between nothing and its argument; nil is random.
 	Jitter func(time.Duration) time.Duration
 
-	slow   bool
-	hungUp bool // the last failure looked like a refusal
-	tries  int
+	slow     bool
+	admitted bool // the present connection was of use
+	hungUp   bool // the last failure looked like a refusal
+	tries    int
 }
+
+// Admitted notes that the broker has shown that it accepts us, by something that came back or was taken: then the end of this connection is no refusal
+// of the login, however soon it comes.
+func (b *Backoff) Admitted() { b.admitted = true }
 
 // Wait waits before the next try, after a connection that lasted so long ended with err (0 and Dial's error, when none was made). It
 // returns early, with the cause, when ctx ends.
@@ -56,13 +61,15 @@ func (b *Backoff) Next(lasted time.Duration, err error) time.Duration {
 
 // refused tells whether the broker said no, or has hung up at the login twice in a row: once may be its restart.
 func (b *Backoff) refused(err error) bool {
+	admitted := b.admitted
+	b.admitted = false
 	var e *Error
 	if !errors.As(err, &e) {
 		b.hungUp = false
 		return false
 	}
 	before := b.hungUp
-	b.hungUp = e.Reason == ReasonHungUp
+	b.hungUp = e.Reason == ReasonHungUp && !admitted
 	return e.Permanent || (b.hungUp && before)
 }
 

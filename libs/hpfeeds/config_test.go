@@ -91,6 +91,22 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
+// TestBackoffOfOneThatWasAdmitted: a broker that dies again and again soon after it has let us in does not refuse us.
+func TestBackoffOfOneThatWasAdmitted(t *testing.T) {
+	hungUp := &hpfeeds.Error{Reason: hpfeeds.ReasonHungUp, Err: io.EOF}
+	b := hpfeeds.Backoff{Jitter: func(d time.Duration) time.Duration { return d }}
+	for i := range 8 {
+		b.Admitted()
+		if got := b.Next(time.Second, hungUp); got > 2*time.Second {
+			t.Errorf("pause %d is %v", i, got)
+		}
+	}
+	b.Next(time.Second, hungUp) // not admitted: the first that counts
+	if got := b.Next(time.Second, hungUp); got != 5*time.Second {
+		t.Errorf("a refusal, after all: %v", got)
+	}
+}
+
 // TestBackoffWaits: pauses are jittered, and end with the context.
 func TestBackoffWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

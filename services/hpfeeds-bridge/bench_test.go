@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -289,7 +290,7 @@ func median(values []float64) (middle, least, most float64) {
 // BenchmarkBridge measures both ways of confirming against the limit of a chain on one machine: 1 / (1/bare consumer + 1/bare writer).
 func BenchmarkBridge(b *testing.B) {
 	s := newStage(b)
-	const rounds, mails, size = 3, 20_000, 10 << 10
+	const rounds, mails, size = 5, 20_000, 10 << 10
 	var consumers, writers, drained, fence, shareDrained, shareFence, cpuDrained, cpuFence []float64
 	for range rounds {
 		s.fill(mails, size, "spam.hp.consumer", "spam.hp.drained", "spam.hp.fence")
@@ -325,22 +326,42 @@ func BenchmarkBridge(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkGrowth measures what a mail costs with few and with many in the queue.
+// BenchmarkGrowth measures what a mail costs with few and with many in the queue. The bridge stands still (SIGSTOP) while they are put there, as often as it
+// takes for 100,000 to pass.
 func BenchmarkGrowth(b *testing.B) {
 	s := newStage(b)
+	const queue, all = "spam.hp.growth", 100_000
+	s.fill(0, 0, queue)
+	p := launch(b, settings(s.url, s.feed.Port, "BRIDGE_QUEUE="+queue, "AMQP_ROUTING_KEY="+queue, "LOG_LEVEL=warn", "BRIDGE_FENCE_CHANNEL="+fenceChannel,
+		fmt.Sprint("BRIDGE_PREFETCH=", benchPrefetch), "AMQP_HEARTBEAT=5m"))
+	defer p.kill(b)
+	passed := 0
 	for _, mails := range []int{1_000, 10_000, 100_000} {
-		// As many mails are measured each time: few in the queue several times.
-		var rates, cpus []float64
-		for range max(1, min(5, 20_000/mails)) {
-			s.fill(mails, 2<<10, "spam.hp.growth")
-			f := s.bridge("spam.hp.growth", mails, "BRIDGE_FENCE_CHANNEL="+fenceChannel)
-			s.remove("spam.hp.growth")
-			rates, cpus = append(rates, f.rate), append(cpus, float64(f.cpu.Microseconds()))
+		var took, cpu time.Duration
+		for range all / mails {
+			p.signal(b, syscall.SIGSTOP)
+			s.fill(mails, 2<<10, queue)
+			passed += mails
+			began, used := time.Now(), p.cpu(b)
+			p.signal(b, syscall.SIGCONT)
+			for int(p.confirmed(b)) < passed {
+				if time.Since(began) > 5*time.Minute {
+					b.Fatalf("%.0f of %d mails after five minutes", p.confirmed(b), passed)
+				}
+				pause(context.Background(), 5*time.Millisecond)
+			}
+			took, cpu = took+time.Since(began), cpu+p.cpu(b)-used
 		}
-		rate, _, _ := median(rates)
-		cpu, _, _ := median(cpus)
-		b.Logf("%d in the queue: %.0f mails/s, %.0f µs of CPU a mail", mails, rate, cpu)
-		b.ReportMetric(rate, fmt.Sprintf("%d/s", mails))
+		b.Logf("%d in the queue: %.0f mails/s, %s of CPU a mail, peak RSS %d MiB", mails, all/took.Seconds(), cpu/all, p.rss(b, "VmHWM")>>20)
+		b.ReportMetric(all/took.Seconds(), fmt.Sprintf("%d-in-queue/s", mails))
+		b.ReportMetric(float64((cpu/all).Nanoseconds())/1e3, fmt.Sprintf("%d-in-queue-µs-CPU", mails))
 	}
 	b.ReportMetric(0, "ns/op")
+}
+
+func (p *process) signal(b *testing.B, signal os.Signal) {
+	b.Helper()
+	if err := p.cmd.Process.Signal(signal); err != nil {
+		b.Fatal(err)
+	}
 }

@@ -21,12 +21,13 @@ import (
 // deadletter runs the subcommand, and returns its exit code and what it printed.
 func deadletter(env []string, args ...string) (code int, stdout, stderr string) {
 	var out, problem console
-	code = daemon.Main(service, daemon.Process{Args: append([]string{"deadletter"}, args...), Env: env, Stdout: &out, Stderr: &problem})
+	code = daemon.Main(service(), daemon.Process{Args: append([]string{"deadletter"}, args...), Env: env, Stdout: &out, Stderr: &problem})
 	return code, out.String(), problem.String()
 }
 
 // A mail that was too large is listed, shown, exported and requeued, by a user with the rights of our image, and published when the limit is higher.
 func TestDeadletter(t *testing.T) {
+	t.Parallel()
 	broker := rig.SharedBroker(t)
 	feed := hpfeedstest.Start(t, hpfeedstest.Config{Users: users(), Manners: hpfeedstest.HPFBroker})
 	a := listen(t, feed.Port, "spam.mails")

@@ -14,15 +14,18 @@ import (
 	"spamtraps.internal/libs/daemon"
 )
 
-var service = daemon.Service[config.Config]{
-	Name:     "hpfeeds-bridge",
-	About:    "Publishes the mail that is in RabbitMQ to an hpfeeds broker; it acknowledges only what that broker has.",
-	Defaults: config.Defaults,
-	Run:      run,
-	Commands: []daemon.Command[config.Config]{command.Tail(), command.Check(), command.Deadletter()},
-}
+func main() { os.Exit(daemon.Main(service(), daemon.OSProcess())) }
 
-func main() { os.Exit(daemon.Main(service, daemon.OSProcess())) }
+// service returns a new one each time: its commands keep what their flags say.
+func service() daemon.Service[config.Config] {
+	return daemon.Service[config.Config]{
+		Name:     "hpfeeds-bridge",
+		About:    "Publishes the mail that is in RabbitMQ to an hpfeeds broker; it acknowledges only what that broker has.",
+		Defaults: config.Defaults,
+		Run:      run,
+		Commands: []daemon.Command[config.Config]{command.Tail(), command.Check(), command.Deadletter()},
+	}
+}
 
 func run(_ context.Context, d *daemon.Daemon, cfg config.Config) error {
 	if !cfg.On {

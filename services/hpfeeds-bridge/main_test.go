@@ -27,6 +27,7 @@ import (
 
 // Each mail goes to each channel, exactly as it is, whatever confirms it.
 func TestMailArrivesExactly(t *testing.T) {
+	t.Parallel()
 	every := make([]byte, 256)
 	for i := range every {
 		every[i] = byte(i)
@@ -42,6 +43,7 @@ func TestMailArrivesExactly(t *testing.T) {
 	} {
 		for _, manners := range []hpfeedstest.Manners{hpfeedstest.Python, hpfeedstest.Tentacool, hpfeedstest.HPFBroker} {
 			t.Run(fmt.Sprintf("%s, manners %d", test.name, manners), func(t *testing.T) {
+				t.Parallel()
 				broker := rig.SharedBroker(t)
 				feed := hpfeedstest.Start(t, hpfeedstest.Config{Users: users(), Manners: manners})
 				in := boot(t, settings(broker.URL(), feed.Port, "BRIDGE_FENCE_CHANNEL="+fenceChannel, "HPFEEDS_CHANNELS=spam.mails,spam.copies", "HPFEEDS_IDENT="+test.ident, test.env))
@@ -78,6 +80,7 @@ func TestMailArrivesExactly(t *testing.T) {
 
 // Without the right to its fence a bridge that insists on one publishes nothing.
 func TestFenceThatIsInsistedOn(t *testing.T) {
+	t.Parallel()
 	broker := rig.SharedBroker(t)
 	feed := hpfeedstest.Start(t, hpfeedstest.Config{Users: users()})
 	in := boot(t, settings(broker.URL(), feed.Port, "BRIDGE_FENCE_CHANNEL="+fenceChannel, "BRIDGE_CONFIRM=fence", "HPFEEDS_IDENT=no-fence"))
@@ -92,6 +95,7 @@ func TestFenceThatIsInsistedOn(t *testing.T) {
 }
 
 func TestNotConfigured(t *testing.T) {
+	t.Parallel()
 	broker := rig.SharedBroker(t)
 	in := boot(t, []string{"AMQP_URL=" + broker.URL(), "ADMIN_ADDR=127.0.0.1:0"})
 	if text := in.log.awaitReady(t, 10*time.Second); !strings.Contains(text, "not configured") {
@@ -107,6 +111,7 @@ func TestNotConfigured(t *testing.T) {
 
 // What cannot be published goes to the dead-letter queue with the reason, and the others flow.
 func TestMailsThatCannotBePublished(t *testing.T) {
+	t.Parallel()
 	broker := rig.SharedBroker(t)
 	feed := hpfeedstest.Start(t, hpfeedstest.Config{Users: users()})
 	limit := hpfeeds.MaxPayload("writer", "spam.mails")
@@ -146,6 +151,7 @@ func TestMailsThatCannotBePublished(t *testing.T) {
 }
 
 func TestOversizeIsDroppedOnlyWhenAsked(t *testing.T) {
+	t.Parallel()
 	broker := rig.SharedBroker(t)
 	feed := hpfeedstest.Start(t, hpfeedstest.Config{Users: users()})
 	in := boot(t, settings(broker.URL(), feed.Port, "BRIDGE_OVERSIZE=drop", "HPFEEDS_MAX_PAYLOAD=1000"))
@@ -162,6 +168,7 @@ func TestOversizeIsDroppedOnlyWhenAsked(t *testing.T) {
 
 // A mail that the broker closes the connection over, though no setting forbids it, is found among others, and they flow.
 func TestMailThatTheBrokerCannotBear(t *testing.T) {
+	t.Parallel()
 	broker := rig.SharedBroker(t)
 	feed := hpfeedstest.Start(t, hpfeedstest.Config{Users: users(), MaxFrame: 5000}) // HPFEEDS_MAX_PAYLOAD is 1 MiB
 	in := boot(t, settings(broker.URL(), feed.Port, "BRIDGE_FENCE_CHANNEL="+fenceChannel))
@@ -182,6 +189,7 @@ func TestMailThatTheBrokerCannotBear(t *testing.T) {
 
 // BRIDGE_PAYLOAD=json, as docs/hpfeeds.md tells its readers.
 func TestPayloadWithEnvelope(t *testing.T) {
+	t.Parallel()
 	broker := rig.SharedBroker(t)
 	feed := hpfeedstest.Start(t, hpfeedstest.Config{Users: users()})
 	in := boot(t, settings(broker.URL(), feed.Port, "BRIDGE_PAYLOAD=json", "BRIDGE_FENCE_CHANNEL="+fenceChannel))
@@ -230,6 +238,7 @@ func TestPayloadWithEnvelope(t *testing.T) {
 
 // While the hpfeeds broker is away nothing is consumed, /readyz says since when and why, and mail flows within five seconds of its return.
 func TestReadinessFollowsTheBroker(t *testing.T) {
+	t.Parallel()
 	broker := rig.SharedBroker(t)
 	feed := hpfeedstest.Start(t, hpfeedstest.Config{Users: users()})
 	proxy := rig.NewProxy(t, fmt.Sprintf("127.0.0.1:%d", feed.Port))
@@ -261,6 +270,7 @@ func TestReadinessFollowsTheBroker(t *testing.T) {
 
 // A stop takes nothing more and waits for what is on its way: nothing comes twice.
 func TestStopWithMailOnItsWay(t *testing.T) {
+	t.Parallel()
 	broker := rig.SharedBroker(t)
 	feed := hpfeedstest.Start(t, hpfeedstest.Config{Users: users()})
 	in := boot(t, settings(broker.URL(), feed.Port, "BRIDGE_FENCE_CHANNEL="+fenceChannel))
@@ -284,6 +294,7 @@ func TestStopWithMailOnItsWay(t *testing.T) {
 
 // Each start that is refused says why in one sentence, and exits with 2.
 func TestRefusedStarts(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name string
 		env  []string
@@ -306,7 +317,7 @@ func TestRefusedStarts(t *testing.T) {
 			var stderr console
 			signals := make(chan os.Signal, 1)
 			signals <- syscall.SIGTERM // a start that is not refused ends at once
-			code := daemon.Main(service, daemon.Process{Env: test.env, Stdout: io.Discard, Stderr: &stderr, Signals: signals})
+			code := daemon.Main(service(), daemon.Process{Env: test.env, Stdout: io.Discard, Stderr: &stderr, Signals: signals})
 			if code != daemon.ExitRefused {
 				t.Errorf("exit code %d", code)
 			}
@@ -319,6 +330,7 @@ func TestRefusedStarts(t *testing.T) {
 
 // The file of the package that this one replaces: on when its type is hpfeeds, and with all of its channels.
 func TestOldFeedFile(t *testing.T) {
+	t.Parallel()
 	text := "---\ntype: %s\namqp:\n  ident: reader\n  secret: geheim\n  host: broker.example\n  port: 5671\n  vhost: \"/\"\n" +
 		"  exchange: spam\n  routing_key: \"spam.mails\"\n  tls: True\n  check_cert: False\nhpfeeds:\n  ident: collector\n  secret: geheim\n" +
 		"  host: feed.example\n  port: 10001\n  tls: False\n  channels:\n    - spam.mails\n    - spam.other\n"
@@ -336,7 +348,7 @@ func TestOldFeedFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		var stdout, stderr console
-		code := daemon.Main(service, daemon.Process{Args: []string{"-f", feed, "config"}, Env: test.env, Stdout: &stdout, Stderr: &stderr})
+		code := daemon.Main(service(), daemon.Process{Args: []string{"-f", feed, "config"}, Env: test.env, Stdout: &stdout, Stderr: &stderr})
 		if code != daemon.ExitOK {
 			t.Fatalf("exit code %d: %s", code, &stderr)
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -40,6 +41,8 @@ func TestMain(m *testing.M) {
 }
 
 func buildAndRun(m *testing.M) int {
+	_ = flag.Set("test.parallel", "4") // they wait for brokers and not for cores; -parallel overrules it
+	_ = os.Setenv("GOMEMLIMIT", "off") // one process is many bridges here
 	dir, err := os.MkdirTemp("", "hpfeeds-bridge")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -86,7 +89,7 @@ func users() map[string]hpfeedstest.User {
 // settings are those of a bridge from the RabbitMQ at url to the hpfeeds broker at port.
 func settings(url string, port int, env ...string) []string {
 	return append([]string{
-		"AMQP_URL=" + url, "AMQP_HEARTBEAT=2s",
+		"AMQP_URL=" + url,
 		"HPFEEDS_HOST=127.0.0.1", "HPFEEDS_PORT=" + strconv.Itoa(port), "HPFEEDS_SECRET=" + password,
 		"ADMIN_ADDR=127.0.0.1:0", "SENSOR=sensor-1", "SHUTDOWN_TIMEOUT=10s",
 	}, env...)
@@ -232,7 +235,7 @@ func boot(t testing.TB, env []string, args ...string) *inside {
 	t.Helper()
 	in := &inside{t: t, log: new(console), signals: make(chan os.Signal, 1), code: make(chan int, 1)}
 	process := daemon.Process{Args: args, Env: env, Stdout: io.Discard, Stderr: in.log, Signals: in.signals}
-	go func() { in.code <- daemon.Main(service, process) }()
+	go func() { in.code <- daemon.Main(service(), process) }()
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the log:\n%.30000s", in.log)
@@ -344,6 +347,12 @@ func (a *audience) account(accepted map[string]bool) (missing []string, duplicat
 	return missing, duplicates
 }
 
+// holds is how many mails the bridge has and has not acknowledged.
+func (c *console) holds(t testing.TB) int {
+	t.Helper()
+	return int(c.metric(t, "spamtraps_amqp_unacked"))
+}
+
 // sender publishes mails to RabbitMQ.
 type sender struct {
 	*amqp.Publisher
@@ -359,7 +368,7 @@ type sender struct {
 func newSender(t testing.TB, url string) *sender {
 	t.Helper()
 	cfg := amqp.Defaults()
-	cfg.URL, cfg.Queue, cfg.Heartbeat = secret.New(url), "", 2*time.Second
+	cfg.URL, cfg.Queue = secret.New(url), ""
 	s := &sender{Publisher: amqp.NewPublisher(cfg, zerolog.Nop(), prometheus.NewRegistry()), t: t, accepted: map[string]bool{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -441,7 +450,7 @@ func (s *sender) sent() int {
 	return len(s.accepted)
 }
 
-// depth is how many messages a queue has, unacknowledged ones among them; -1 when there is no such queue.
+// depth is how many messages wait in a queue, those that somebody holds not among them; -1 when there is no such queue.
 func depth(t testing.TB, b *rig.Broker, queue string) int {
 	t.Helper()
 	conn, err := amqp091.Dial(b.URL())

@@ -43,10 +43,9 @@ func run(ctx context.Context, d *daemon.Daemon, cfg config.Config) error {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	broker := hpfeedstest.New(hpfeedstest.Config{
-		Name: cfg.Broker.Name, Users: known, Secrets: secrets, Manners: cfg.Broker.Kind(), MaxFrame: int(cfg.Broker.MaxFrame),
-		Hold: cfg.Broker.Held(), Exact: cfg.Broker.Exact, TLS: security, Log: d.Log,
-	})
+	how := manner(cfg.Broker)
+	how.Users, how.Secrets, how.TLS, how.Log = known, secrets, security, d.Log
+	broker := hpfeedstest.New(how)
 	measure(d.Metrics, broker)
 	//nolint:contextcheck // a connection ends with the broker, which this context ends
 	d.Go("hpfeeds", func(ctx context.Context) error {
@@ -62,6 +61,11 @@ func run(ctx context.Context, d *daemon.Daemon, cfg config.Config) error {
 		return daemon.Health{OK: true, Text: fmt.Sprintf("hpfeeds: listening on %s, %d connections, %d subscriptions", listener.Addr(), s.Open, s.Subscribers)}
 	})
 	return nil
+}
+
+// manner is how the broker behaves.
+func manner(cfg config.Broker) hpfeedstest.Config {
+	return hpfeedstest.Config{Name: cfg.Name, Manners: cfg.Kind(), MaxFrame: int(cfg.MaxFrame), Hold: cfg.Held(), Exact: cfg.Exact}
 }
 
 // misbehave serves a script.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -16,8 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"spamtraps.internal/hpfeeds-broker/internal/config"
 	"spamtraps.internal/libs/daemon"
 	"spamtraps.internal/libs/hpfeeds"
+	"spamtraps.internal/libs/hpfeeds/hpfeedstest"
 	"spamtraps.internal/libs/rig"
 	"spamtraps.internal/libs/secret"
 )
@@ -152,6 +155,37 @@ func TestUsersFile(t *testing.T) {
 	}
 }
 
+// TestTLS: with a certificate all connections speak TLS.
+func TestTLS(t *testing.T) {
+	ca := rig.NewCA(t)
+	cert, key := ca.Issue(time.Now().Add(time.Hour), "127.0.0.1")
+	cfg, _ := boot(t, "BROKER_WRITER_SECRET=a", "BROKER_READER_SECRET=b", "BROKER_TLS_CERT_FILE="+cert, "BROKER_TLS_KEY_FILE="+key)
+	writer, reader := cfg, cfg
+	writer.Ident, writer.Secret, writer.TLS, writer.CAFile = "writer", secret.New("a"), true, ca.File
+	reader.Ident, reader.Secret, reader.TLS, reader.CAFile = "reader", secret.New("b"), true, ca.File
+	if err := carries(t, writer, reader); err != nil {
+		t.Error(err)
+	}
+	if c, err := net.Dial("tcp", cfg.Address()); err != nil { //nolint:noctx // loopback
+		t.Error(err)
+	} else {
+		_, _ = io.WriteString(c, "no TLS\r\n\r\n")
+		if answer, _ := io.ReadAll(c); bytes.Contains(answer, []byte("spamtraps")) {
+			t.Errorf("it greets without TLS: %q", answer)
+		}
+		_ = c.Close()
+	}
+}
+
+// TestManner: what is set reaches the broker.
+func TestManner(t *testing.T) {
+	got := manner(config.Broker{Name: "n", Manners: "tentacool", MaxFrame: 2000, Hold: 3, Exact: true, Channels: []string{"a", "b"}})
+	want := hpfeedstest.Config{Name: "n", Manners: hpfeedstest.Tentacool, MaxFrame: 2000, Hold: map[string]int{"a": 3, "b": 3}, Exact: true}
+	if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+		t.Errorf("%+v, not %+v", got, want)
+	}
+}
+
 func TestScript(t *testing.T) {
 	cfg, _ := boot(t, "BROKER_SCRIPT=auth-error")
 	cfg.Secret = secret.New("x")
@@ -163,6 +197,10 @@ func TestScript(t *testing.T) {
 func TestRefusedSettings(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "users.json")
 	if err := os.WriteFile(broken, []byte(`{"bob": "s3cret"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	nobody := filepath.Join(t.TempDir(), "nobody.json")
+	if err := os.WriteFile(nobody, []byte(`{"bob": {"secret": "", "pubchans": ["*"]}}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
@@ -179,12 +217,14 @@ func TestRefusedSettings(t *testing.T) {
 		{"BROKER_HOLD=-1", daemon.ExitRefused, "BROKER_HOLD must not be negative"},
 		{"BROKER_NAME=x", daemon.ExitFailed, "nobody could log in: set BROKER_USERS"},
 		{"BROKER_USERS=" + broken, daemon.ExitFailed, "is not of the form"},
+		{"BROKER_USERS=" + nobody, daemon.ExitFailed, "has an entry without an ident or a secret"},
+		{"BROKER_TLS_CERT_FILE=" + broken + " BROKER_TLS_KEY_FILE=" + broken + " BROKER_WRITER_SECRET=x", daemon.ExitFailed, "read certificate"},
 		{"BROKER_USERS=/nowhere", daemon.ExitFailed, "no such file"},
 	} {
 		t.Run(test.env, func(t *testing.T) {
 			log := &output{}
 			code := daemon.Main(service, daemon.Process{
-				Env: []string{"ADMIN_ADDR=127.0.0.1:0", "BROKER_LISTEN=127.0.0.1:0", test.env}, Stdout: io.Discard, Stderr: log, Signals: make(chan os.Signal),
+				Env: append([]string{"ADMIN_ADDR=127.0.0.1:0", "BROKER_LISTEN=127.0.0.1:0"}, strings.Fields(test.env)...), Stdout: io.Discard, Stderr: log, Signals: make(chan os.Signal),
 			})
 			if code != test.code || !strings.Contains(log.String(), test.want) {
 				t.Errorf("code %d:\n%s", code, log)

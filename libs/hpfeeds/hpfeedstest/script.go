@@ -231,9 +231,21 @@ func (v *visit) reset() {
 // pour sends bytes that mean nothing, for as long as they are taken.
 func (v *visit) pour() { v.repeat([]byte(strings.Repeat("\xab\xcd\xef\x01", 4<<10))) }
 
+// flood is how much is sent as fast as it is taken. After that there are pauses, so that who floods for ever leaves the cores to others.
+const flood = 64 << 20
+
 // repeat sends the same again and again, and reads nothing.
 func (v *visit) repeat(frame []byte) {
-	for !v.failed {
+	pause := time.NewTicker(10 * time.Millisecond)
+	defer pause.Stop()
+	for sent := 0; !v.failed; sent += len(frame) {
+		if sent > flood {
+			select {
+			case <-pause.C:
+			case <-v.server.ended:
+				return
+			}
+		}
 		v.send(frame)
 	}
 }

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -131,9 +133,7 @@ func serveProcess(path string) error {
 // MaxFrame, Hold, Exact and SlowLimit.
 func StartProcess(t TB, cfg Config) *Process {
 	t.Helper()
-	probe := listen(t)
-	p := &Process{Port: port(probe), t: t, folder: t.TempDir()}
-	_ = probe.Close()
+	p := &Process{Port: steadyPort(t), t: t, folder: t.TempDir()}
 	raw, err := json.Marshal(settings{
 		Port: p.Port, Users: cfg.Users, Manners: cfg.Manners, MaxFrame: cfg.MaxFrame, Hold: cfg.Hold, Exact: cfg.Exact, SlowLimit: cfg.SlowLimit,
 	})
@@ -146,6 +146,22 @@ func StartProcess(t TB, cfg Config) *Process {
 	p.Start()
 	t.Cleanup(p.Kill)
 	return p
+}
+
+// steadyPort returns a port that nobody listens on, and that stays free while the process is dead: the kernel gives outgoing connections, and
+// listeners at port 0, ports from 32768 on.
+func steadyPort(t TB) int {
+	t.Helper()
+	for range 100 {
+		n := 10_000 + rand.IntN(22_000)
+		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(n))) //nolint:noctx // it does not wait
+		if err == nil {
+			_ = listener.Close()
+			return n
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
 }
 
 func (p *Process) path() string { return filepath.Join(p.folder, "broker.json") }
@@ -211,12 +227,29 @@ func (p *Process) greets() bool {
 	return err == nil && f.Op == hpfeeds.OpInfo
 }
 
-// Signal sends the process a signal: SIGSTOP and SIGCONT freeze it and let it go on.
+// Signal sends the process a signal: SIGSTOP and SIGCONT freeze it and let it go on. After SIGSTOP it returns when all of it stands still.
 func (p *Process) Signal(signal syscall.Signal) {
 	p.t.Helper()
 	if err := p.command.Process.Signal(signal); err != nil {
 		p.t.Fatal(err)
 	}
+	for deadline := time.Now().Add(30 * time.Second); signal == syscall.SIGSTOP && !p.stopped(); time.Sleep(time.Millisecond) { // another process: there is nothing to wait for
+		if time.Now().After(deadline) {
+			p.t.Fatal("the hpfeeds broker does not stop")
+		}
+	}
+}
+
+// stopped tells whether every thread of the process is in the state T (proc(5)).
+func (p *Process) stopped() bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.command.Process.Pid))
+	for _, thread := range threads {
+		stat, err := os.ReadFile(thread)
+		if _, state, _ := strings.Cut(string(stat), ") "); err != nil || !strings.HasPrefix(state, "T") {
+			return false
+		}
+	}
+	return len(threads) > 0
 }
 
 // Kill kills the process (SIGKILL) and returns when it is gone. What its kernel has taken for subscribers still reaches them.

@@ -100,6 +100,9 @@ func (b *Bridge) once(ctx context.Context) error {
 		b.suspects.away(err)
 		return err
 	}
+	if p.echo != nil {
+		b.retry.Admitted() // a token has come back
+	}
 	b.connected(p)
 	b.source.Resume()
 	defer b.source.Pause()

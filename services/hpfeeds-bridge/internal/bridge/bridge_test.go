@@ -171,6 +171,47 @@ type feed struct {
 	lost     int            // messages that were written to one
 	ends     func(payload []byte) bool
 	echoes   []*fakeConn
+	conns    []*fakeConn
+	says     time.Duration // how long after a message the broker says no; 0: never
+	deaf     bool          // tokens are kept
+	refuses  time.Duration // how long after the login the broker says no; 0: never
+	kept     []hpfeeds.Message
+	stop     context.CancelFunc // of the bridge
+}
+
+// hear gives the echoes the first n tokens that were kept.
+func (f *feed) hear(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, m := range f.kept[:n] {
+		f.echo(m)
+	}
+	f.kept = f.kept[n:]
+}
+
+func (f *feed) echo(m hpfeeds.Message) {
+	for _, e := range f.echoes {
+		if e.err == nil {
+			e.used = time.Now()
+			e.incoming <- m
+		}
+	}
+}
+
+func (f *feed) deafen(deaf bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.deaf = deaf
+}
+
+// die ends all connections.
+func (f *feed) die(reason hpfeeds.Reason) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.conns {
+		c.fail(&hpfeeds.Error{Reason: reason, Err: errors.New("hpfeeds: lost feed:10000: the broker closed the connection")})
+	}
+	f.conns = nil
 }
 
 type fakeConn struct {
@@ -188,7 +229,16 @@ func (f *feed) dial(context.Context) (connection, error) {
 	if f.away {
 		return nil, &hpfeeds.Error{Reason: hpfeeds.ReasonUnreachable, Err: errors.New("hpfeeds: cannot reach feed:10000: connection refused")}
 	}
-	return &fakeConn{feed: f, used: time.Now(), done: make(chan struct{}), incoming: make(chan hpfeeds.Message, 1000)}, nil
+	c := &fakeConn{feed: f, used: time.Now(), done: make(chan struct{}), incoming: make(chan hpfeeds.Message, 1000)}
+	f.conns = append(f.conns, c)
+	if f.refuses > 0 {
+		time.AfterFunc(f.refuses, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			c.fail(&hpfeeds.Error{Reason: hpfeeds.ReasonAuth, Permanent: true, Err: errors.New("hpfeeds: ident or secret is wrong")})
+		})
+	}
+	return c, nil
 }
 
 func (c *fakeConn) Publish(channel string, payload []byte) error {
@@ -204,12 +254,12 @@ func (c *fakeConn) Publish(channel string, payload []byte) error {
 		return nil
 	}
 	if channel == "fence" {
-		for _, e := range c.echoes {
-			if e.err == nil {
-				e.used = time.Now()
-				e.incoming <- hpfeeds.Message{Channel: channel, Payload: bytes.Clone(payload)}
-			}
+		m := hpfeeds.Message{Channel: channel, Payload: bytes.Clone(payload)}
+		if c.deaf {
+			c.kept = append(c.kept, m)
+			return nil
 		}
+		c.echo(m)
 		return nil
 	}
 	if c.ends != nil && c.ends(payload) {
@@ -217,6 +267,13 @@ func (c *fakeConn) Publish(channel string, payload []byte) error {
 		return nil // who writes does not know yet
 	}
 	c.messages[string(payload)]++
+	if c.says > 0 {
+		time.AfterFunc(c.says, func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.fail(&hpfeeds.Error{Reason: hpfeeds.ReasonRefused, Err: errors.New("hpfeeds: lost feed:10000: the broker says: no")})
+		})
+	}
 	return nil
 }
 
@@ -298,6 +355,7 @@ func bubble(t *testing.T, cfg Config, q *queue, f *feed, do func(b *Bridge, m *m
 		b := New(cfg, settings, q, m, zerolog.New(zerolog.SyncWriter(&log)), prometheus.NewRegistry())
 		b.dial = f.dial
 		ctx, cancel := context.WithCancel(t.Context())
+		f.stop = cancel
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
@@ -360,6 +418,46 @@ func TestBrokerAwayForAnHour(t *testing.T) {
 	}
 }
 
+// A broker that dies again and again, soon after it has taken mail, is away each time and refuses nobody: it is back in use within five seconds.
+func TestBrokerThatDiesSoonAndOften(t *testing.T) {
+	for name, cfg := range map[string]Config{"fence": fenced(), "drained": Defaults()} {
+		t.Run(name, func(t *testing.T) {
+			mails := mailsOf(20)
+			q, f := newQueue(cfg.Prefetch), &feed{}
+			bubble(t, cfg, q, f, func(_ *Bridge, _ *morgue, _ *bytes.Buffer) {
+				for i, mail := range mails {
+					q.add(mail)
+					for back := time.Now(); q.left() > 0; time.Sleep(10 * time.Millisecond) {
+						if took := time.Since(back); took > 5*time.Second {
+							t.Fatalf("mail %d is still in the queue %s after the broker's return", i, took)
+						}
+					}
+					f.die(hpfeeds.ReasonHungUp)
+				}
+			})
+		})
+	}
+}
+
+// The same without any mail: a token that has come back shows as well that the broker accepts us.
+func TestBrokerThatDiesSoonAndOftenWhileIdle(t *testing.T) {
+	q, f := newQueue(10), &feed{}
+	bubble(t, fenced(), q, f, func(b *Bridge, _ *morgue, _ *bytes.Buffer) {
+		for i := range 20 {
+			for back := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+				if ok, _ := b.Health(); ok {
+					break
+				}
+				if took := time.Since(back); took > 5*time.Second {
+					t.Fatalf("death %d: not in use %s after the broker's return", i, took)
+				}
+			}
+			f.die(hpfeeds.ReasonHungUp)
+			synctest.Wait()
+		}
+	})
+}
+
 // A proxy cuts connections that are idle for 180 s and says nothing: no mail may be the first thing that is written to one of them.
 func TestIdleConnectionIsNotTrusted(t *testing.T) {
 	for name, cfg := range map[string]Config{"fence": fenced(), "drained": Defaults()} {
@@ -379,6 +477,178 @@ func TestIdleConnectionIsNotTrusted(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The fence: a mail is acknowledged when its own token has come back, or a later one, and not before: not when it is written, not when an earlier token comes, nor
+// somebody else's.
+func TestFenceWaitsForTheToken(t *testing.T) {
+	mails := mailsOf(3)
+	q, f := newQueue(10), &feed{}
+	bubble(t, fenced(), q, f, func(_ *Bridge, _ *morgue, _ *bytes.Buffer) {
+		expect := func(what string, left int) {
+			t.Helper()
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			if q.left() != left || f.dials != 2 {
+				t.Fatalf("%s: %d mails are left, and not %d, after %d connections", what, q.left(), left, f.dials)
+			}
+		}
+		expect("nothing", 0)
+		f.deafen(true)
+		for i, mail := range mails {
+			q.add(mail)
+			expect("written", i+1)
+		}
+		if len(f.messages) != 3 || len(f.kept) != 3 {
+			t.Fatalf("%d mails were written, and %d tokens", len(f.messages), len(f.kept))
+		}
+		f.mu.Lock()
+		foreign := append([]byte("hpfeeds-bridge "), bytes.Repeat([]byte("f"), 24+8)...)
+		f.echo(hpfeeds.Message{Channel: "fence", Payload: foreign})
+		f.echo(hpfeeds.Message{Channel: "fence", Payload: f.kept[2].Payload[:len(f.kept[2].Payload)-1]})
+		f.mu.Unlock()
+		expect("tokens of somebody else", 3)
+		f.hear(1)
+		expect("the first token", 2)
+		f.hear(2)
+		expect("all tokens", 0)
+	})
+}
+
+// No mail is written to a connection that has not shown that it is good: no token has come back, or, where there are none, the broker may still refuse the login.
+func TestNothingBeforeTheProof(t *testing.T) {
+	insisted := fenced()
+	insisted.Confirm = confirmFence
+	for _, row := range []struct {
+		name string
+		cfg  Config
+		feed *feed
+	}{
+		{"fence", insisted, &feed{deaf: true}},
+		{"drained", Defaults(), &feed{refuses: quiet - time.Millisecond}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			q := newQueue(10, mailsOf(3)...)
+			bubble(t, row.cfg, q, row.feed, func(b *Bridge, _ *morgue, _ *bytes.Buffer) {
+				time.Sleep(5 * time.Minute)
+				synctest.Wait()
+				if ok, text := b.Health(); ok || q.left() != 3 || len(row.feed.messages) != 0 || q.pauses != 0 {
+					t.Errorf("%d left, %d written: %s", q.left(), len(row.feed.messages), text)
+				}
+			})
+		})
+	}
+}
+
+// The end of either connection ends both, whether mail is on its way or not, and is known at once.
+func TestEitherConnectionEnds(t *testing.T) {
+	for _, busy := range []bool{false, true} {
+		for which, name := range []string{"the one that publishes", "the one that listens"} {
+			t.Run(fmt.Sprintf("%s, busy %v", name, busy), func(t *testing.T) {
+				q, f := newQueue(10), &feed{}
+				bubble(t, fenced(), q, f, func(b *Bridge, _ *morgue, _ *bytes.Buffer) {
+					time.Sleep(time.Second)
+					f.deafen(true)
+					if busy {
+						q.add(mailsOf(1)[0])
+					}
+					time.Sleep(time.Second)
+					f.mu.Lock()
+					f.deaf, f.away = false, true
+					f.conns[which].fail(&hpfeeds.Error{Reason: hpfeeds.ReasonClosed, Err: errors.New("hpfeeds: lost feed:10000")})
+					f.mu.Unlock()
+					synctest.Wait()
+					if ok, text := b.Health(); ok {
+						t.Errorf("just after the end: %s", text)
+					}
+					f.mu.Lock()
+					f.away = false
+					f.mu.Unlock()
+					time.Sleep(5 * time.Second)
+					synctest.Wait()
+					if ok, text := b.Health(); !ok || q.left() != 0 {
+						t.Errorf("%d mails are left: %s", q.left(), text)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A broker that takes mail, stays, and never shows that it has it, is given up, and the mail is tried again.
+func TestBrokerThatGoesQuiet(t *testing.T) {
+	q, f := newQueue(10), &feed{}
+	bubble(t, fenced(), q, f, func(b *Bridge, _ *morgue, _ *bytes.Buffer) {
+		time.Sleep(time.Second)
+		f.deafen(true)
+		q.add(mailsOf(1)[0])
+		time.Sleep(stalledLimit - time.Second)
+		if f.dials != 2 || q.left() != 1 {
+			t.Fatalf("%d connections, %d mails are left", f.dials, q.left())
+		}
+		f.deafen(false)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if f.dials != 4 || q.left() != 0 {
+			t.Errorf("%d connections, %d mails are left", f.dials, q.left())
+		}
+	})
+}
+
+// A stop takes nothing more, and waits for what is on its way.
+func TestStopTakesNothingMore(t *testing.T) {
+	mails := mailsOf(2)
+	q, f := newQueue(10), &feed{}
+	bubble(t, fenced(), q, f, func(_ *Bridge, _ *morgue, _ *bytes.Buffer) {
+		time.Sleep(time.Second)
+		f.deafen(true)
+		q.add(mails[0])
+		time.Sleep(time.Second)
+		f.stop()
+		synctest.Wait()
+		q.add(mails[1])
+		time.Sleep(time.Second)
+		f.hear(len(f.kept))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if !q.gone["mail-0"] || q.left() != 1 || len(f.messages) != 1 {
+			t.Errorf("%d mails are left, %d were written", q.left(), len(f.messages))
+		}
+	})
+}
+
+// A mail that is suspected, with no other that could tell whether it is the mail or the broker, is tried again.
+func TestSuspectThatIsAlone(t *testing.T) {
+	tries := 0
+	q, f := newQueue(10, mailsOf(1)...), &feed{ends: func([]byte) bool { tries++; return tries <= strikes }}
+	bubble(t, fenced(), q, f, func(_ *Bridge, m *morgue, _ *bytes.Buffer) {
+		time.Sleep(heldLimit + 20*time.Second)
+		synctest.Wait()
+		if q.left() != 0 || len(m.letters) != 0 || tries != strikes+1 {
+			t.Errorf("%d left, %d dead, %d tries", q.left(), len(m.letters), tries)
+		}
+	})
+}
+
+// While the dead-letter queue takes nothing, only few of its mails are taken out of the queue.
+func TestFewBurialsAtOnce(t *testing.T) {
+	mails := mailsOf(100)
+	for i := range mails {
+		mails[i].Body = nil
+	}
+	q, f := newQueue(100, mails...), &feed{}
+	bubble(t, fenced(), q, f, func(_ *Bridge, m *morgue, _ *bytes.Buffer) {
+		m.mu.Lock()
+		m.full = true
+		m.mu.Unlock()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if most := maxBurials + 1; q.current.unacked > most { // one is on its way to the bridge
+			t.Errorf("%d are taken", q.current.unacked)
+		}
+	})
 }
 
 // A mail that the broker closes the connection over is found and dead-lettered; but a broker that does so over every mail loses none of them.
@@ -448,6 +718,57 @@ func TestDeadLetterQueueThatIsFull(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Without a fence a mail counts as published when the broker has said nothing against it for as long as trial, or linger once a connection has carried mail:
+// one that says no before gets it again, and one that takes longer is believed to have it.
+func TestDrainedHearsANo(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		before int // mails that the broker takes
+		after  time.Duration
+		left   int
+	}{
+		{"to the first, in time", 0, trial - look, 1},
+		{"to the first, too late", 0, trial + 2*look, 0},
+		{"to a later one, in time", 3, linger - look, 1},
+		{"to a later one, too late", 3, linger + 2*look, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			q, f := newQueue(10, mailsOf(row.before)...), &feed{}
+			bubble(t, Defaults(), q, f, func(_ *Bridge, _ *morgue, _ *bytes.Buffer) {
+				time.Sleep(2 * trial)
+				synctest.Wait()
+				if q.left() != 0 {
+					t.Fatalf("%d mails are left before there was a no", q.left())
+				}
+				f.mu.Lock()
+				f.says = row.after
+				f.mu.Unlock()
+				q.add(amqp091.Delivery{MessageId: "refused", Body: []byte("refused")})
+				time.Sleep(row.after + 10*look)
+				synctest.Wait()
+				if q.left() != row.left {
+					t.Errorf("%d mails are left, and not %d", q.left(), row.left)
+				}
+			})
+		})
+	}
+}
+
+// What is published raw needs no headers: those of the Python package's collectors have none, and whatever somebody has put there, the mail is whole.
+func TestRawNeedsNoHeaders(t *testing.T) {
+	mails := mailsOf(3)
+	mails[1].Headers = amqp091.Table{"contract": "one", "rcpt_to": int32(1)}
+	mails[2].Headers = amqp091.Table{"contract": int64(99)}
+	q, f := newQueue(10, mails...), &feed{}
+	bubble(t, fenced(), q, f, func(_ *Bridge, m *morgue, _ *bytes.Buffer) {
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if q.left() != 0 || len(f.messages) != 3 || len(m.letters) != 0 {
+			t.Errorf("%d left, %d came, %d dead", q.left(), len(f.messages), len(m.letters))
+		}
+	})
 }
 
 // Each mail leaves one line with its id.

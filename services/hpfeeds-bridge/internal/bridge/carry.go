@@ -22,9 +22,7 @@ const (
 	watch = time.Second
 	// stopLimit is how long a stop waits for what is on its way.
 	stopLimit = 5 * time.Second
-	// maxHeld is how many suspects are held back at once.
-	maxHeld = 8
-	// heldLimit is for how long, with no other mail to tell whether it is they or the broker.
+	// heldLimit is for how long suspects are held back, with no other mail to tell whether it is they or the broker.
 	heldLimit = 30 * time.Second
 )
 
@@ -163,7 +161,7 @@ func (f *flow) intake() <-chan amqp091.Delivery {
 }
 
 func (f *flow) room() bool {
-	return !f.stopping && f.burials < maxBurials && len(f.held) < maxHeld && (f.suspects.careful == 0 || f.onWay == 0)
+	return !f.stopping && f.burials < maxBurials && (f.suspects.careful == 0 || f.onWay == 0)
 }
 
 // begin changes to a new stint. What is on its way belongs to the one before, and its acknowledgement will do nothing.
@@ -337,7 +335,8 @@ func (f *flow) lookAtSent(now time.Time) error {
 				b.through = now
 			}
 		}
-		for len(f.sent) > 0 && !f.sent[0].through.IsZero() && now.Sub(f.sent[0].through) >= linger {
+		for len(f.sent) > 0 && !f.sent[0].through.IsZero() && now.Sub(f.sent[0].through) >= f.pipe.patience() {
+			f.pipe.proven = true
 			f.pass()
 		}
 	}
@@ -363,6 +362,7 @@ func (f *flow) pass() {
 			b.stint.Ack(b.mails[i].tag)
 		}
 	}
+	f.retry.Admitted()
 	f.metrics.confirmed.Add(float64(len(b.mails)))
 	for i := range b.mails {
 		m := &b.mails[i]

@@ -37,7 +37,8 @@ func (b base64Encoding) MarshalJSON() ([]byte, error) {
 // errEmpty is the fate of a message without a body: a mail has bytes, and two of three brokers refuse to carry none.
 var errEmpty = errors.New("the message is empty")
 
-// payload returns what is published for a delivery. An error means that there will never be anything.
+// payload returns what is published for a delivery. An error means that there will never be anything. The headers matter only to who gets to see them: a raw
+// body is a whole mail whatever is beside it.
 func (b *Bridge) payload(d *amqp091.Delivery) ([]byte, error) {
 	if len(d.Body) == 0 {
 		return nil, errEmpty

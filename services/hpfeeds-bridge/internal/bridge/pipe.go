@@ -16,8 +16,10 @@ import (
 const (
 	// quiet is how long a new connection has to stay without an ERROR frame before mail is written to it. A good login has no answer.
 	quiet = 250 * time.Millisecond
-	// linger is how long the broker may take to answer with an ERROR frame after its machine has all bytes, where nothing else tells.
-	linger = 20 * time.Millisecond
+	// trial and linger are how long the broker may take to answer with an ERROR frame after its machine has all bytes, where nothing else tells. A no
+	// comes to the first mails of a connection, when ident or channel are not allowed; they are only confirmed when it has had much time for that. All that
+	// follow wait less, because what waits keeps others from coming.
+	trial, linger = time.Second, 5 * time.Millisecond
 	// fenceLimit is how long the first token may take, which also waits for the subscription.
 	fenceLimit = 10 * time.Second
 	// tokenEvery is how often the first token is sent until it comes back: the subscription goes over another connection, and may be processed later.
@@ -56,6 +58,7 @@ type pipe struct {
 	tokens  chan uint64
 	last    uint64 // token
 
+	proven  bool  // drained: the trial is over
 	written int64 // bytes of payloads that have been published; what the frames add is not counted, so that a claim is never too early
 	stop    context.CancelFunc
 	ended   chan struct{} // the echo's listener
@@ -67,6 +70,14 @@ func (p *pipe) mode() string {
 		return confirmFence
 	}
 	return confirmDrained
+}
+
+// patience is how long the broker may take to say no, where there is no fence.
+func (p *pipe) patience() time.Duration {
+	if p.proven {
+		return linger
+	}
+	return trial
 }
 
 // open returns a new pipe. Its error is why there is none, and the broker's fault or the settings'.

@@ -27,10 +27,10 @@ type suspects struct {
 // Key tells mails apart by their bytes.
 func Key(body []byte) [sha256.Size]byte { return sha256.Sum256(body) }
 
-// failed notes that a connection has failed with so many mails on their way; alone is the mail if there was only one.
+// failed notes that a connection has failed with so many mails on their way, one at least; alone is the mail if there was only one.
 func (s *suspects) failed(err error, flying int, alone []byte) {
 	var e *hpfeeds.Error
-	if !errors.As(err, &e) || e.Permanent || flying == 0 {
+	if !errors.As(err, &e) {
 		return
 	}
 	switch e.Reason {

@@ -227,8 +227,6 @@ func (c *checker) roundTrip(ctx context.Context, cfg config.Config, channel stri
 			return out.Err()
 		case in.Err() != nil:
 			return in.Err()
-		case out.Err() != nil:
-			return out.Err()
 		case ctx.Err() != nil:
 			return err
 		}

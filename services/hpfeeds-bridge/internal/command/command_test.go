@@ -155,12 +155,55 @@ func TestTailComesBack(t *testing.T) {
 	}
 	send("before")
 	broker.Kill()
-	rig.Eventually(t, 20*time.Second, "the death is noticed", func() bool { return strings.Contains(notes.String(), "lost 127.0.0.1") })
+	rig.Eventually(t, 20*time.Second, "the death is noticed", func() bool { return strings.Contains(notes.String(), "connection refused") })
+	dead := &tailer{out: io.Discard, notes: &notes}
+	trying, enough := context.WithTimeout(ctx, time.Second) // a handful of tries
+	defer enough()
+	if code := dead.main(trying, settings(broker.Config("reader", "lesen")), nil); code != daemon.ExitOK {
+		t.Errorf("code %d: %s", code, notes.String())
+	}
+	for line := range strings.Lines(notes.String()) { // that of each of the two
+		if n := strings.Count(notes.String(), line); n > 2 {
+			t.Errorf("said %d times: %s", n, line)
+		}
+	}
 	broker.Start()
 	send("after")
 	stop()
 	if code := <-ended; code != daemon.ExitOK {
 		t.Errorf("code %d: %s", code, notes.String())
+	}
+}
+
+// TestTailOfLargeMails: who has set a higher limit for the bridge sees what it lets through.
+func TestTailOfLargeMails(t *testing.T) {
+	broker := hpfeedstest.Start(t, hpfeedstest.Config{Users: users(), Manners: hpfeedstest.Tentacool})
+	cfg := settings(broker.Config("reader", "lesen"))
+	cfg.HPFeeds.MaxPayload = 4 << 20
+	var out, notes output
+	tail := &tailer{tailOptions: tailOptions{count: 1}, out: &out, notes: &notes}
+	ended := make(chan int, 1)
+	go func() { ended <- tail.main(t.Context(), cfg, nil) }()
+	rig.Eventually(t, 20*time.Second, "the subscription", func() bool { return broker.Subscribers("spam.mails") > 0 })
+	writer := broker.Config("writer", "geheim")
+	writer.MaxPayload = cfg.HPFeeds.MaxPayload
+	c, err := hpfeeds.Dial(t.Context(), writer, hpfeeds.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if err := errors.Join(c.Publish("spam.mails", make([]byte, cfg.HPFeeds.MaxPayload)), c.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case code := <-ended:
+		if code != daemon.ExitOK || !strings.Contains(out.String(), "4194304") {
+			t.Errorf("code %d: %s%s", code, out.String(), notes.String())
+		}
+	case <-c.Done():
+		t.Error(c.Err())
+	case <-time.After(20 * time.Second):
+		t.Errorf("it has not come: %s", notes.String())
 	}
 }
 
@@ -259,5 +302,14 @@ func TestCheck(t *testing.T) {
 				t.Errorf("check has declared %s %s", kind, o.Name)
 			}
 		}
+	}
+}
+
+// TestCheckIsSafeForATerminal: whatever a broker says, a line stays one, and does nothing to the terminal.
+func TestCheckIsSafeForATerminal(t *testing.T) {
+	var out output
+	(&checker{out: &out}).problem("rabbitmq", "\x1b[2Jno\r\n\u202e", "do something")
+	if got := out.String(); strings.ContainsAny(got, "\x1b\r\u202e") || strings.Count(got, "\n") != 1 {
+		t.Errorf("%q", got)
 	}
 }
