@@ -19,8 +19,6 @@ GOLANGCI := bin/golangci-lint-$(GOLANGCI_VERSION)
 # A package's tests boot brokers of their own, and packages run side by side.
 TEST_TIMEOUT ?= 20m
 TEST = go test -race -shuffle=on -timeout $(TEST_TIMEOUT)
-# Minutes each: `make campaign` runs them.
-LONG := TestHostileServersUnderTheRaceDetector|TestSilentServers|TestThousandIdleMailboxes
 
 # The shared test broker and Dovecot stay for the next run of `go test` by hand; a run by make leaves nothing behind.
 RIG_DOWN = docker rm -f -v spamtraps-rig-rabbitmq spamtraps-rig-dovecot >/dev/null 2>&1 || true
@@ -61,11 +59,10 @@ build: ## build the programs into bin/
 		-ldflags "-s -w -X spamtraps.internal/libs/daemon.version=$(SPAMTRAPS_VERSION)" -o ../../bin/$$s . ; done
 
 .PHONY: test
-test: ## run the tests, but for three long ones, with the race detector, against real servers
+test: ## run the tests with the race detector, against real servers
 	@tools/deps.sh test
 	@tools/images.sh
-	@echo "test: in make campaign only: $(LONG)"
-	@trap '$(RIG_DOWN)' EXIT; $(TEST) -skip '^($(LONG))$$' work
+	@trap '$(RIG_DOWN)' EXIT; $(TEST) work
 
 .PHONY: campaign
 campaign: ## run the tests with every campaign in full length (hours)

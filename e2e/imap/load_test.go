@@ -292,7 +292,8 @@ func TestLargeMails(t *testing.T) {
 // Many mailboxes in IDLE over TLS need little memory and next to no time, and each is heard.
 func TestThousandIdleMailboxes(t *testing.T) {
 	t.Parallel()
-	broker, d := rig.SharedBroker(t), rig.OwnDovecot(t)
+	// Hibernated, or each mailbox would take an inotify instance, of which a user has 128.
+	broker, d := rig.SharedBroker(t), rig.OwnDovecot(t, rig.WithEnv("DOVECOT_CONFIG=imap_hibernate_timeout = 1s"))
 	count := campaign(100, 1000)
 	users := make([]string, count)
 	boxes := make([]mailbox, count)

@@ -53,7 +53,7 @@ func (p *program) run(_ context.Context, d *daemon.Daemon, cfg config.Config) er
 func collectorConfig(cfg config.Config) collector.Config {
 	return collector.Config{
 		Memory: cfg.IMAP.Memory, Window: cfg.AMQP.InFlight, MaxPerHost: cfg.IMAP.MaxPerHost, LoginRate: cfg.IMAP.LoginRate, Parallel: cfg.IMAP.Parallel,
-		StaleAfter: cfg.IMAP.StaleAfter, StopGrace: cfg.ShutdownTimeout / 2,
+		StaleAfter: cfg.IMAP.StaleAfter, Timeout: cfg.IMAP.Timeout, StopGrace: cfg.ShutdownTimeout / 2,
 	}
 }
 

@@ -2,7 +2,7 @@ package hostile
 
 func dupFetchDiffers() Scenario {
 	return Scenario{
-		About: "A mail comes twice, the second time with the bytes of another, twice.",
+		About: "A mail comes with the bytes of another, and then as it is, twice.",
 		Script: Script{
 			Mail: func(s *Session, c *Command, m Mail) bool {
 				if m.UID != 3 || !s.fault(2) {
@@ -10,9 +10,9 @@ func dupFetchDiffers() Scenario {
 				}
 				other := m
 				other.Body = []byte("Subject: not mail 3\r\n\r\n")
-				return s.SendMail(c, m) && s.SendMail(c, other)
+				return s.SendMail(c, other) && s.SendMail(c, m)
 			},
 		},
-		Want: Want{Copies: 2},
+		Want: Want{Faults: 2, Log: "different mails for one UID"},
 	}
 }

@@ -43,8 +43,8 @@ type Want struct {
 	Fetches int
 	// Log is a part of what must be logged about the mailbox.
 	Log string
-	// Slow is how long the scenario takes by its nature, since it is about waiting.
-	Slow time.Duration
+	// Silent tells that the server is silent, or nearly so, until the collector has had enough of it (IMAP_TIMEOUT).
+	Silent bool
 	// Check looks at what else matters, when everything else has been found good.
 	Check func(s *Server) error
 }

@@ -18,6 +18,6 @@ func starttlsHang() Scenario {
 				return s.Hang()
 			},
 		},
-		Want: Want{Nothing: true, Logins: -1},
+		Want: Want{Nothing: true, Logins: -1, Silent: true, Faults: 2, Log: "make the connection private"},
 	}
 }

@@ -29,7 +29,7 @@ func traced(t *testing.T, path string, args ...string) (trace string, survived b
 	t.Helper()
 	output := filepath.Join(t.TempDir(), "trace")
 	cmd := exec.CommandContext(t.Context(), "strace", append(append([]string{"-f", "-y", "-o", output}, args...), os.Args[0])...)
-	cmd.Env = append(os.Environ(), replaceVariable+"="+path)
+	cmd.Env = append(os.Environ(), replaceVariable+"="+path, "GORACE=atexit_sleep_ms=0") // the race detector sleeps for a second at each exit
 	out, err := cmd.CombinedOutput()
 	data, readErr := os.ReadFile(output)
 	if readErr != nil {

@@ -47,6 +47,7 @@ type Config struct {
 	LoginRate  float64       // logins to one host in a second
 	Parallel   int           // mailboxes that Once works on at once
 	StaleAfter time.Duration // a mailbox that was not looked at for so long is named by Health (IMAP_STALE_AFTER)
+	Timeout    time.Duration // how long a server may be silent while it owes an answer (IMAP_TIMEOUT); 0: a minute
 	StopGrace  time.Duration // what is on its way gets this when Run is stopped
 
 	BrokerPatience time.Duration // how long Once waits for a broker that takes nothing
@@ -100,7 +101,7 @@ func New(cfg Config, identity Identity, accounts []account.Account, publisher Pu
 	dialer := cfg.Dialer
 	if dialer == nil {
 		_, version, _ := strings.Cut(identity.App, "/")
-		dialer = &session.Dialer{Program: identity.Collector, Version: version}
+		dialer = &session.Dialer{Program: identity.Collector, Version: version, Timeout: cfg.Timeout}
 	}
 	c := &Collector{shared: &shared{
 		cfg: cfg, identity: identity, publisher: publisher, store: store, dialer: dialer, log: log, jitter: fullJitter,

@@ -90,10 +90,15 @@ func (p *pass) fetch(batch []session.Sized, c claim, bare bool, trouble *trouble
 	p.send(fetched.Wait, func(err error) error {
 		p.fetches--
 		defer hold.release()
-		switch {
-		case err != nil:
+		if err != nil {
 			p.leave(len(batch))
 			return p.fetchFailed(batch, fetched, trouble, err)
+		}
+		if len(fetched.Differs) > 0 && p.folder.first("differs") {
+			p.mailbox.log.Warn().Str("folder", p.folder.name).Uints32("uids", fetched.Differs).
+				Msg("the server answers with different mails for one UID: none of them counts, and it is asked again")
+		}
+		switch {
 		case trouble == nil && len(fetched.Missing) > 0:
 			// Something is not as it should be, and what came may be out of place too: ask for each alone.
 			p.leave(len(batch))
@@ -124,6 +129,9 @@ func (h *holding) take(uid uint32, size int64) []byte {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.each == nil {
+		return nil // it is given up
+	}
 	room := h.pass.mailbox.shared.room
 	weight := room.weigh(claim{bytes: size}).bytes
 	if weight > h.left {
@@ -139,6 +147,8 @@ func (h *holding) take(uid uint32, size int64) []byte {
 
 // hand hands the memory of a mail to whoever publishes it.
 func (h *holding) hand(uid uint32) int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	weight := h.each[uid]
 	delete(h.each, uid)
 	return weight
@@ -146,6 +156,8 @@ func (h *holding) hand(uid uint32) int64 {
 
 // release gives back what nobody has taken over.
 func (h *holding) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for _, weight := range h.each {
 		h.left += weight
 	}

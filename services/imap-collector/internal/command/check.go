@@ -38,7 +38,7 @@ func Check() daemon.Command[config.Config] {
 				fmt.Fprintf(p.Stderr, "imap-collector: check: there is no mailbox %s\n", strings.Join(quotedAll(unknown), ", "))
 				return daemon.ExitRefused
 			}
-			reports := newChecker(state.Peek(cfg.IMAP.State, zerolog.Nop())).all(ctx, accounts, cfg.IMAP.Parallel)
+			reports := newChecker(state.Peek(cfg.IMAP.State, zerolog.Nop()), cfg.IMAP.Timeout).all(ctx, accounts, cfg.IMAP.Parallel)
 			if asJSON {
 				encoder := json.NewEncoder(p.Stdout)
 				encoder.SetEscapeHTML(false)
@@ -135,8 +135,8 @@ type checker struct {
 	store  *state.Store
 }
 
-func newChecker(store *state.Store) *checker {
-	return &checker{dialer: &session.Dialer{Program: "imap-collector", Version: daemon.Version()}, store: store}
+func newChecker(store *state.Store, timeout time.Duration) *checker {
+	return &checker{dialer: &session.Dialer{Program: "imap-collector", Version: daemon.Version(), Timeout: timeout}, store: store}
 }
 
 // mailboxLimit is how long one mailbox may take.

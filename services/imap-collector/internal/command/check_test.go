@@ -99,7 +99,7 @@ func TestCheckShowsWhatIsThereAndChangesNothing(t *testing.T) {
 	}
 	for _, command := range server.Commands() {
 		word, _, _ := strings.Cut(command, " ")
-		if !slices.Contains([]string{"CAPABILITY", "AUTHENTICATE", "LIST", "EXAMINE", "UID", "LOGOUT"}, word) || strings.Contains(command, "STORE") || strings.Contains(command, "BODY") {
+		if !slices.Contains([]string{"CAPABILITY", "AUTHENTICATE", "LIST", "EXAMINE", "NOOP", "UID", "LOGOUT"}, word) || strings.Contains(command, "STORE") || strings.Contains(command, "BODY") {
 			t.Errorf("it said %s", command)
 		}
 	}
@@ -116,7 +116,7 @@ func TestCheckKnowsWhatIsRemembered(t *testing.T) {
 	}
 	defer func() { _ = store.Close() }()
 	a := imaptest.Account(server.Addr, func(a *account.Account) { a.Fetch = account.FetchNew })
-	checker := newChecker(state.Peek(dir, zerolog.Nop()))
+	checker := newChecker(state.Peek(dir, zerolog.Nop()), 0)
 	report := checker.one(t.Context(), &a)
 	if len(report.Folders) != 1 || report.Folders[0].ToFetch != 3 {
 		t.Fatalf("%+v", report)
@@ -124,7 +124,7 @@ func TestCheckKnowsWhatIsRemembered(t *testing.T) {
 	uidValidity := uint32(0)
 	for validity := range uint32(100) { // the server's first is a small number
 		if folder, err := store.Folder(a.ID, "INBOX", validity); err == nil && folder.Add([]uint32{1, 3}) == nil {
-			report = newChecker(state.Peek(dir, zerolog.Nop())).one(t.Context(), &a)
+			report = newChecker(state.Peek(dir, zerolog.Nop()), 0).one(t.Context(), &a)
 			if report.Folders[0].ToFetch == 1 {
 				uidValidity = validity
 				break
@@ -251,7 +251,7 @@ func TestCheckEnds(t *testing.T) {
 	defer cancel()
 	good := imaptest.NewMemory(t, imaptest.Caps())
 	accounts := []account.Account{imaptest.Account(speaker(t, "")), imaptest.Account(good.Addr)}
-	reports := newChecker(state.Peek("", zerolog.Nop())).all(ctx, accounts, 2)
+	reports := newChecker(state.Peek("", zerolog.Nop()), 0).all(ctx, accounts, 2)
 	if reports[0].Problem == nil || reports[1].Problem != nil {
 		t.Errorf("%+v", reports)
 	}

@@ -56,6 +56,7 @@ type IMAP struct {
 	Memory     int64         `env:"MEMORY" unit:"bytes" desc:"How many bytes of mail are held at once, of all mailboxes. 0 is 128MiB, and at least twice IMAP_MAX_MESSAGE_BYTES."`
 	MaxPerHost int           `env:"MAX_PER_HOST" desc:"Connections to one server at once; 0 is any number."`
 	LoginRate  float64       `env:"LOGIN_RATE" desc:"Logins to one server in a second."`
+	Timeout    time.Duration `env:"TIMEOUT" desc:"How long a server may be silent while it owes an answer."`
 	Parallel   int           `env:"PARALLEL" desc:"Mailboxes that are worked on at once when not continuous."`
 	StaleAfter time.Duration `env:"STALE_AFTER" desc:"How long a mailbox may go without a successful look before /readyz and a metric name it."`
 }
@@ -72,6 +73,7 @@ func Defaults() Config {
 			Expunge:      "own",
 			PollInterval: 5 * time.Minute,
 			LoginRate:    10,
+			Timeout:      time.Minute,
 			Parallel:     16,
 			StaleAfter:   30 * time.Minute,
 		},
@@ -94,6 +96,9 @@ func (i *IMAP) Validate(bad func(name, problem string)) {
 	}
 	if i.Parallel < 1 || i.Parallel > 1000 {
 		bad("PARALLEL", fmt.Sprintf("must be between 1 and 1000, not %d", i.Parallel))
+	}
+	if i.Timeout < time.Second || i.Timeout > 10*time.Minute {
+		bad("TIMEOUT", fmt.Sprintf("must be between 1s and 10m, not %s", i.Timeout))
 	}
 	if i.StaleAfter <= 0 {
 		bad("STALE_AFTER", "must be more than 0s")

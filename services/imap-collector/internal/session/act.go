@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
 )
 
 // CanExpunge tells whether mails can be expunged that we name, and no others (UIDPLUS, RFC 4315).
@@ -20,8 +21,7 @@ func (s *Session) DeletingArchives() bool { return s.caps.Has("X-GM-EXT-1") }
 func (s *Session) StartStore(uids []uint32, flags ...imap.Flag) *Call {
 	s.begin(smallAnswer+int64(len(uids))*sizeText, 0)
 	command := s.client.Store(uidSet(uids), &imap.StoreFlags{Op: imap.StoreFlagsAdd, Silent: true, Flags: flags}, nil)
-	wait := aside(command.Close)
-	return s.start(&Call{doing: fmt.Sprintf("UID STORE %v", flags), wait: wait, drain: func() { _ = wait() }})
+	return s.start(fmt.Sprintf("UID STORE %v", flags), command.Close, nil)
 }
 
 // StartExpunge removes those of the mails that are marked \Deleted. It may be sent right behind the StartStore that marks them: no others
@@ -29,27 +29,24 @@ func (s *Session) StartStore(uids []uint32, flags ...imap.Flag) *Call {
 func (s *Session) StartExpunge(uids []uint32) *Call {
 	s.begin(smallAnswer+int64(len(uids))*sizeText, 0)
 	command := s.client.UIDExpunge(uidSet(uids))
-	wait := aside(command.Close)
-	return s.start(&Call{doing: "UID EXPUNGE", wait: wait, drain: func() { _ = wait() }})
+	return s.start("UID EXPUNGE", command.Close, nil)
 }
 
 // StartExpungeAll removes whatever is marked \Deleted in the folder, by anybody.
 func (s *Session) StartExpungeAll() *Call {
 	s.begin(int64(s.Messages())*sizeText+smallAnswer, 0)
 	command := s.client.Expunge()
-	wait := aside(command.Close)
-	return s.start(&Call{doing: "EXPUNGE", wait: wait, drain: func() { _ = wait() }})
+	return s.start("EXPUNGE", command.Close, nil)
 }
 
 // StartCopy copies mails to another folder.
 func (s *Session) StartCopy(uids []uint32, folder string) *Call {
 	s.begin(smallAnswer+int64(len(uids))*sizeText, 0)
 	command := s.client.Copy(uidSet(uids), folder)
-	wait := func() error {
+	return s.start(fmt.Sprintf("UID COPY to %q", folder), func() error {
 		_, err := command.Wait()
 		return err
-	}
-	return s.start(&Call{doing: fmt.Sprintf("UID COPY to %q", folder), wait: wait, drain: func() { _ = wait() }})
+	}, nil)
 }
 
 // Moved is the answer to a move, once its Call has been waited for.
@@ -70,16 +67,16 @@ func (s *Session) StartMove(uids []uint32, folder string) (*Moved, error) {
 	s.begin(smallAnswer+int64(len(uids))*sizeText, 0)
 	command := s.client.Move(uidSet(uids), folder)
 	moved := &Moved{}
-	wait := func() error {
-		data, err := command.Wait()
-		if err != nil {
-			return err
+	var data *imapclient.MoveData
+	moved.Call = s.start(doing, func() (err error) {
+		data, err = command.Wait()
+		return err
+	}, func(err error) error {
+		if err == nil {
+			moved.UIDValidity, moved.UIDs = data.UIDValidity, few(data.DestUIDs, len(uids))
 		}
-		moved.UIDValidity = data.UIDValidity
-		moved.UIDs = few(data.DestUIDs, len(uids))
-		return nil
-	}
-	moved.Call = s.start(&Call{doing: doing, wait: wait, drain: func() { _, _ = command.Wait() }})
+		return err
+	})
 	return moved, nil
 }
 
@@ -102,5 +99,5 @@ func few(set imap.NumSet, most int) []uint32 {
 func (s *Session) StartCreate(folder string) *Call {
 	s.begin(smallAnswer, 0)
 	command := s.client.Create(folder, nil)
-	return s.start(&Call{doing: fmt.Sprintf("CREATE %q", folder), wait: command.Wait, drain: func() { _ = command.Wait() }})
+	return s.start(fmt.Sprintf("CREATE %q", folder), command.Wait, nil)
 }

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -21,10 +22,8 @@ import (
 )
 
 const (
-	// dialLimit is how long it may take to reach a server.
-	dialLimit = 30 * time.Second
-	// privacyLimit is how long a TLS handshake may take, with greeting and STARTTLS before it.
-	privacyLimit = 30 * time.Second
+	// beginLimit is the longest that it may take to reach a server; and the longest that a TLS handshake may take, with greeting and STARTTLS before it.
+	beginLimit = 30 * time.Second
 	// sessionCache is how many servers' TLS sessions are kept for the next handshake.
 	sessionCache = 256
 )
@@ -38,8 +37,8 @@ type Dialer struct {
 	Program, Version string
 	// Dial reaches a server, or the proxy before it; nil: over the network.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Limits returns the limits of a connection on which a mail has so many bytes at most; nil: wire.Defaults.
-	Limits func(largest int64) wire.Limits
+	// Timeout is how long a server may be silent while it owes an answer, and the longest that each step up to the greeting may take; 0: a minute.
+	Timeout time.Duration
 
 	once     sync.Once
 	sessions tls.ClientSessionCache
@@ -55,15 +54,19 @@ type pool struct {
 }
 
 func (d *Dialer) limits(largest int64) wire.Limits {
-	if d.Limits != nil {
-		return d.Limits(largest)
+	limits := wire.Defaults(largest)
+	if d.Timeout > 0 {
+		limits.Silence = d.Timeout
 	}
-	return wire.Defaults(largest)
+	return limits
 }
+
+// beginning is how long each step up to the greeting may take.
+func (d *Dialer) beginning() time.Duration { return min(beginLimit, cmp.Or(d.Timeout, beginLimit)) }
 
 // reach connects to the account's server, through its proxy if it has one.
 func (d *Dialer) reach(ctx context.Context, a *account.Account) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialLimit)
+	ctx, cancel := context.WithTimeout(ctx, d.beginning())
 	defer cancel()
 	dial := d.Dial
 	if dial == nil {
@@ -133,7 +136,7 @@ func (d *Dialer) private(ctx context.Context, a *account.Account, conn net.Conn)
 		return nil, "", &Error{Kind: TLS, Doing: "read ca_file", Err: err}
 	}
 	if a.TLS == account.TLSStartTLS {
-		c, err := wire.StartTLS(ctx, conn, cfg, privacyLimit)
+		c, err := wire.StartTLS(ctx, conn, cfg, d.beginning())
 		if refusal, ok := errors.AsType[*wire.RefusalError](err); ok {
 			return nil, "", refused(refusal)
 		}
@@ -142,7 +145,7 @@ func (d *Dialer) private(ctx context.Context, a *account.Account, conn net.Conn)
 		}
 		return c, "* OK\r\n", nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, privacyLimit)
+	ctx, cancel := context.WithTimeout(ctx, d.beginning())
 	defer cancel()
 	c := tls.Client(conn, cfg)
 	if err := c.HandshakeContext(ctx); err != nil {

@@ -68,6 +68,9 @@ func (s *Session) problem(doing string, err error) error {
 	if broken := s.conn.Err(); broken != nil && broken.Kind != wire.Closed {
 		return s.broken(doing, broken)
 	}
+	if errors.Is(err, errStuck) {
+		return &Error{Kind: Network, Doing: doing, Err: err}
+	}
 	return &Error{Kind: Protocol, Doing: doing, Err: errors.New("what the server sends makes no sense: " + s.clean(cut(err.Error())))}
 }
 

@@ -1,9 +1,11 @@
 package session
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -36,8 +38,9 @@ type Sizes struct {
 func (s *Session) StartSizes(uids []uint32) *Sizes {
 	s.begin(smallAnswer+int64(len(uids))*sizeText, 0)
 	command := s.client.Fetch(uidSet(uids), &imap.FetchOptions{UID: true, RFC822Size: true})
-	sizes := &Sizes{Mails: make([]Sized, 0, len(uids))}
-	wait := aside(func() error {
+	sizes := &Sizes{}
+	mails := make([]Sized, 0, len(uids))
+	sizes.Call = s.start("UID FETCH RFC822.SIZE", func() error {
 		for message := command.Next(); message != nil; message = command.Next() {
 			mail := Sized{}
 			for item := message.Next(); item != nil; item = message.Next() {
@@ -48,11 +51,13 @@ func (s *Session) StartSizes(uids []uint32) *Sizes {
 					mail.Size = item.Size
 				}
 			}
-			sizes.Mails = append(sizes.Mails, mail)
+			mails = append(mails, mail)
 		}
 		return command.Close()
+	}, func(err error) error {
+		sizes.Mails = mails
+		return err
 	})
-	sizes.Call = s.start(&Call{doing: "UID FETCH RFC822.SIZE", wait: wait, drain: func() { _ = wait() }})
 	return sizes
 }
 
@@ -62,14 +67,6 @@ type Mail struct {
 	Flags        []string
 	InternalDate time.Time // zero: the server did not tell
 	Body         []byte    // exactly as many bytes as were announced
-}
-
-// aside reads an answer in a goroutine of its own, and returns what waits for the outcome, once. A server may work on several commands at once and mix
-// their answers, as Dovecot does with FETCHes, and go-imap's reader stands still until somebody takes what it has, whichever command it belongs to.
-func aside(read func() error) (wait func() error) {
-	outcome := make(chan error, 1)
-	go func() { outcome <- read() }()
-	return func() error { return <-outcome }
 }
 
 // Take decides on a mail whose size the server has just announced: it returns where to put it, with this length, or nil when it is not wanted now
@@ -83,8 +80,18 @@ type Fetched struct {
 	Mails   []Mail
 	Passed  []Sized  // those that Take did not want, with their real size
 	Missing []uint32 // asked for, and not got: not there any more, or the server answered something else. In ascending order
+	Differs []uint32 // those of Missing that came more than once, with different bytes
 	asked   []uint32
+}
+
+// answer is what was read of a fetch so far.
+type answer struct {
+	session *Session
+	mails   []Mail
+	passed  []Sized
 	take    Take
+	wish    *stray
+	copies  []*bodyCopy
 }
 
 var wholeBody = []*imap.FetchItemBodySection{{Peek: true}} // BODY.PEEK[]: \Seen stays as it is
@@ -97,45 +104,39 @@ func (s *Session) StartFetch(uids []uint32, planned int64, bare bool, take Take)
 		s.heard.stray.Store(&stray{uid: uids[0], take: take, done: make(chan struct{})})
 	}
 	command := s.client.Fetch(uidSet(uids), &imap.FetchOptions{UID: true, Flags: !bare, InternalDate: !bare, BodySection: wholeBody})
-	f := &Fetched{Mails: make([]Mail, 0, len(uids)), asked: uids, take: take}
-	read := aside(func() error { return f.read(command) })
-	f.Call = s.start(&Call{
-		doing: fmt.Sprintf("UID FETCH of %d mails", len(uids)),
-		wait: func() error {
-			err := read()
-			if wish := s.settled(); err == nil && wish != nil && len(f.Missing) == len(f.asked) {
-				f.adopt(wish)
-			}
-			return err
-		},
-		drain: func() {
-			_ = read()
-			s.settled()
-		},
+	f := &Fetched{asked: uids}
+	got := &answer{session: s, mails: make([]Mail, 0, len(uids)), take: take}
+	f.Call = s.start(fmt.Sprintf("UID FETCH of %d mails", len(uids)), func() error {
+		err := got.read(command)
+		got.wish, got.copies = s.heard.settled(uids), s.heard.copiesOf(uids)
+		return err
+	}, func(err error) error {
+		f.Mails, f.Passed = got.mails, got.passed
+		if err == nil {
+			f.reconcile()
+			f.compare(got.wish, got.copies)
+		}
+		return err
 	})
 	return f
 }
 
 // read takes everything out of the command, also after an error, since go-imap waits for that.
-func (f *Fetched) read(command *imapclient.FetchCommand) error {
+func (a *answer) read(command *imapclient.FetchCommand) error {
 	var first error
 	for message := command.Next(); message != nil; message = command.Next() {
-		if err := f.readMail(message); err != nil && first == nil {
+		if err := a.readMail(message); err != nil && first == nil {
 			first = err
 		}
 	}
 	if err := command.Close(); err != nil {
 		return err
 	}
-	if first != nil {
-		return first
-	}
-	f.reconcile()
-	return nil
+	return first
 }
 
 // readMail reads what the server says of one mail.
-func (f *Fetched) readMail(message *imapclient.FetchMessageData) error {
+func (a *answer) readMail(message *imapclient.FetchMessageData) error {
 	mail := Mail{}
 	passed, size := false, int64(0)
 	for item := message.Next(); item != nil; item = message.Next() {
@@ -158,7 +159,7 @@ func (f *Fetched) readMail(message *imapclient.FetchMessageData) error {
 			}
 			var err error
 			size = item.Literal.Size()
-			if mail.Body, err = read(item.Literal, f.take(mail.UID, size)); err != nil {
+			if mail.Body, err = a.session.read(item.Literal, a.take(mail.UID, size)); err != nil {
 				return err
 			}
 			passed = mail.Body == nil
@@ -166,11 +167,21 @@ func (f *Fetched) readMail(message *imapclient.FetchMessageData) error {
 	}
 	switch {
 	case passed:
-		f.Passed = append(f.Passed, Sized{UID: mail.UID, Size: size})
+		a.passed = append(a.passed, Sized{UID: mail.UID, Size: size})
 	case mail.Body != nil:
-		f.Mails = append(f.Mails, mail)
+		a.mails = append(a.mails, mail)
 	}
 	return nil
+}
+
+// read reads a literal. When the connection ends in it, it waits for the end of go-imap's reader, since go-imap reads what is left of a literal once
+// more, whoever else is reading then.
+func (s *Session) read(literal imap.LiteralReader, into []byte) ([]byte, error) {
+	body, err := read(literal, into)
+	if err != nil && s.conn.Err() != nil {
+		<-s.client.Closed()
+	}
+	return body, err
 }
 
 // read reads a literal into a buffer of its size, or over it. A literal that the connection cut short reads, for go-imap, as if it were whole.
@@ -224,22 +235,33 @@ func (f *Fetched) reconcile() {
 	}
 }
 
-// stray is a mail that is fetched alone, in case that the server names its UID behind the body, as it may. go-imap cannot tell then which command has
-// asked for it.
+// stray is a mail that is fetched alone, in case that go-imap does not know its body for the answer: because the server names its UID behind the body, as
+// it may, or tells something else about the mail first, such as its flags.
 type stray struct {
 	uid  uint32
 	take Take
 
 	taken  atomic.Bool
-	result Fetched
+	mail   Mail
+	passed *Sized
 	err    error
-	done   chan struct{} // closed when result and err are there, if taken is set
+	done   chan struct{} // closed when the rest is there, if taken is set
 }
 
-// catch gets what go-imap could not match with a command, in a goroutine of its own. go-imap's reader waits until a body is read.
+// bodyCopy is a body that came beside the answer to a command: once more, as a rule.
+type bodyCopy struct {
+	uid  uint32
+	sum  [sha256.Size]byte
+	err  error
+	done chan struct{} // closed when the rest is there
+}
+
+// catch gets what go-imap could not match with a command, in a goroutine of its own. go-imap's reader waits until a body is read, so by the time that a
+// command has its answer, what belongs to it is known to be on its way.
 func (s *Session) catch(message *imapclient.FetchMessageData) {
-	mail, size := Mail{}, int64(0)
+	mail := Mail{}
 	var wish *stray
+	var copies []*bodyCopy
 	for item := message.Next(); item != nil; item = message.Next() {
 		switch item := item.(type) {
 		case imapclient.FetchItemDataUID:
@@ -249,38 +271,103 @@ func (s *Session) catch(message *imapclient.FetchMessageData) {
 		case imapclient.FetchItemDataInternalDate:
 			mail.InternalDate = item.Time
 		case imapclient.FetchItemDataBodySection:
-			wanted := s.heard.stray.Load()
-			if wanted == nil || item.Literal == nil || mail.UID != 0 || !item.MatchCommand(wholeBody[0]) || wanted.taken.Swap(true) {
+			if item.Literal == nil || !item.MatchCommand(wholeBody[0]) {
 				continue // Next reads over what was not read
 			}
-			wish, size = wanted, item.Literal.Size()
-			defer close(wish.done)
-			mail.Body, wish.err = read(item.Literal, wish.take(wish.uid, size))
+			wanted := s.heard.stray.Load()
+			if wanted == nil || mail.UID != 0 && mail.UID != wanted.uid || wanted.taken.Swap(true) {
+				copies = append(copies, s.copy(item.Literal))
+				continue
+			}
+			wish = wanted
+			size := item.Literal.Size()
+			if mail.Body, wish.err = s.read(item.Literal, wish.take(wish.uid, size)); mail.Body == nil {
+				wish.passed = &Sized{UID: wish.uid, Size: size}
+			}
 		}
 	}
-	switch {
-	case wish == nil || wish.err != nil || mail.UID != wish.uid:
-	case mail.Body != nil:
-		wish.result.Mails = []Mail{mail}
-	default:
-		wish.result.Passed = []Sized{{UID: wish.uid, Size: size}}
+	for _, c := range copies {
+		c.uid = mail.UID
+		close(c.done)
+	}
+	if wish != nil {
+		wish.mail = mail
+		close(wish.done)
 	}
 }
 
-// settled returns the stray that somebody has taken up, if there is one, when he is done with it. Whoever reads a body has go-imap's reader wait, so it is
-// known by the time that the command has its answer.
-func (s *Session) settled() *stray {
-	wish := s.heard.stray.Swap(nil)
-	if wish == nil || !wish.taken.Load() {
+// copy notes a body that is only good for comparing.
+func (s *Session) copy(literal imap.LiteralReader) *bodyCopy {
+	c := &bodyCopy{done: make(chan struct{})}
+	h := &s.heard
+	h.mu.Lock()
+	h.copies = append(h.copies[max(0, len(h.copies)-mostCopies):], c)
+	h.mu.Unlock()
+	sum := sha256.New()
+	if _, c.err = io.Copy(sum, literal); c.err != nil && s.conn.Err() != nil {
+		<-s.client.Closed()
+	}
+	sum.Sum(c.sum[:0])
+	return c
+}
+
+// settled returns the stray of a fetch that somebody has taken up, if there is one, when he is done with it.
+func (h *heard) settled(uids []uint32) *stray {
+	wish := h.stray.Load()
+	if len(uids) != 1 || wish == nil || wish.uid != uids[0] {
+		return nil
+	}
+	h.stray.Store(nil)
+	if !wish.taken.Load() {
 		return nil
 	}
 	<-wish.done
+	if wish.err != nil || wish.mail.UID != wish.uid {
+		return nil // it turned out to be another mail, or none
+	}
 	return wish
 }
 
-// adopt takes a stray as the answer, if it turned out to be the mail asked for.
-func (f *Fetched) adopt(wish *stray) {
-	if wish.err == nil && len(wish.result.Mails)+len(wish.result.Passed) > 0 {
-		f.Mails, f.Passed, f.Missing = wish.result.Mails, wish.result.Passed, nil
+// mostCopies is how many copies are remembered until the next command has its answer.
+const mostCopies = 4096
+
+// copiesOf returns what came once more of these mails.
+func (h *heard) copiesOf(uids []uint32) []*bodyCopy {
+	h.mu.Lock()
+	all := slices.Clone(h.copies)
+	h.mu.Unlock()
+	return slices.DeleteFunc(all, func(c *bodyCopy) bool {
+		<-c.done
+		_, asked := slices.BinarySearch(uids, c.uid)
+		return !asked || c.err != nil
+	})
+}
+
+func (h *heard) forgetCopies() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.copies = nil
+}
+
+// compare takes a stray as the answer when there is no other, and sets mails aside of which different bytes have come: nobody can tell which are theirs.
+func (f *Fetched) compare(wish *stray, copies []*bodyCopy) {
+	switch {
+	case wish == nil:
+	case len(f.Missing) == 0 && wish.passed == nil:
+		copies = append(copies, &bodyCopy{uid: wish.uid, sum: sha256.Sum256(wish.mail.Body)})
+	case len(f.Missing) > 0 && wish.passed == nil:
+		f.Mails, f.Missing = []Mail{wish.mail}, nil
+	case len(f.Missing) > 0:
+		f.Passed, f.Missing = []Sized{*wish.passed}, nil
+	}
+	for _, c := range copies {
+		i := slices.IndexFunc(f.Mails, func(m Mail) bool { return m.UID == c.uid })
+		if i < 0 || sha256.Sum256(f.Mails[i].Body) == c.sum {
+			continue
+		}
+		f.Mails = slices.Delete(f.Mails, i, i+1)
+		f.Differs = append(f.Differs, c.uid)
+		f.Missing = append(f.Missing, c.uid)
+		slices.Sort(f.Missing)
 	}
 }

@@ -59,14 +59,14 @@ func (s *Session) Folders() ([]Folder, error) {
 	s.begin(mostFolders*folderText, 0)
 	list := s.client.List("", "*", options)
 	var folders []Folder
-	call := s.start(&Call{doing: doing, drain: func() { _ = list.Close() }, wait: func() error {
+	call := s.start(doing, func() error {
 		for data := list.Next(); data != nil; data = list.Next() {
 			if len(folders) < mostFolders {
 				folders = append(folders, Folder{Name: data.Mailbox, Delim: data.Delim, Attrs: data.Attrs})
 			}
 		}
 		return list.Close()
-	}})
+	}, nil)
 	if err := call.Wait(); err != nil {
 		return nil, err
 	}

@@ -1,9 +1,11 @@
 package session
 
 import (
+	"errors"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
 )
 
 // Woken is why a wait for news has ended.
@@ -15,9 +17,6 @@ const (
 	ByTime
 	ByWish // one of the channels was ready
 )
-
-// idleSlack is how much longer than we want to wait the server may be silent.
-const idleSlack = time.Minute
 
 // CanIdle tells whether the server tells news by itself (RFC 2177).
 func (s *Session) CanIdle() bool { return s.caps.Has(imap.CapIdle) }
@@ -31,20 +30,21 @@ func (s *Session) AwaitNews(limit time.Duration, stop, leave <-chan struct{}) (W
 	}
 	const doing = "IDLE"
 	s.begin(smallAnswer, 0)
-	idle, err := s.client.Idle()
+	var idle *imapclient.IdleCommand
+	err := s.do(func() (err error) {
+		idle, err = s.client.Idle()
+		return err
+	})
 	if err != nil {
 		s.end()
 		return 0, s.problem(doing, err)
 	}
-	s.conn.Idle(limit + idleSlack)
+	s.conn.Idle(limit + s.patience)
 	woken, ended := s.sleep(limit, stop, leave)
 	if !ended {
 		s.begin(smallAnswer, 0)
 	}
-	err = idle.Close()
-	if waited := idle.Wait(); err == nil {
-		err = waited
-	}
+	err = s.do(func() error { return errors.Join(idle.Close(), idle.Wait()) })
 	s.end()
 	return woken, s.problem(doing, err)
 }
@@ -79,7 +79,7 @@ func (s *Session) sleep(limit time.Duration, stop, leave <-chan struct{}) (woken
 // Noop asks the server whether it is there, and blocks until it has answered.
 func (s *Session) Noop() error {
 	s.begin(smallAnswer, 0)
-	err := s.client.Noop().Wait()
+	err := s.do(s.client.Noop().Wait)
 	s.end()
 	return s.problem("NOOP", err)
 }

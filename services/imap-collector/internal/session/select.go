@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,16 +41,23 @@ func (s *Session) Select(folder string, examine bool) (Selected, error) {
 	s.heard.mu.Lock()
 	s.heard.readOnly = false
 	s.heard.mu.Unlock()
-	before := s.client.Mailbox()
 	s.begin(smallAnswer, 0)
 	command := s.client.Select(folder, &imap.SelectOptions{ReadOnly: examine})
-	data, err := command.Wait()
-	s.end()
+	var data *imap.SelectData
+	selecting := s.start(doing, func() (err error) {
+		data, err = command.Wait()
+		return err
+	}, nil)
+	// The library says that a SELECT is done, and only then notes the folder: Messages would still be that of the one before. It has noted it by the time that
+	// it reads the answer to what was sent behind.
+	s.begin(smallAnswer, 0)
+	behind := s.start(doing, s.client.Noop().Wait, nil)
+	err, noted := selecting.Wait(), behind.Wait()
 	if err != nil {
-		return Selected{}, s.problem(doing, err)
+		return Selected{}, err
 	}
-	for s.client.Mailbox() == before {
-		runtime.Gosched() // the library says that it is done, and only then notes the folder: Messages would still be that of the one before, or 0
+	if e, ok := errors.AsType[*Error](noted); ok && !e.Answered {
+		return Selected{}, noted
 	}
 	if data.UIDValidity == 0 {
 		return Selected{}, &Error{
@@ -151,15 +157,16 @@ func (s *Session) StartSearch(first, last uint32, q Search) *Found {
 	s.begin(smallAnswer+int64(window)*numberText, 0)
 	command := s.client.UIDSearch(criteria, options)
 	found := &Found{}
-	wait := func() error {
-		data, err := command.Wait()
-		if err != nil {
-			return err
-		}
-		found.Ranges, err = ranges(data.All, window)
+	var data *imap.SearchData
+	found.Call = s.start("UID SEARCH "+q.String(), func() (err error) {
+		data, err = command.Wait()
 		return err
-	}
-	found.Call = s.start(&Call{doing: "UID SEARCH " + q.String(), wait: wait, drain: func() { _, _ = command.Wait() }})
+	}, func(err error) error {
+		if err == nil {
+			found.Ranges, err = ranges(data.All, window)
+		}
+		return err
+	})
 	return found
 }
 

@@ -45,6 +45,8 @@ type Session struct {
 	secrets []string // that no error may show
 	heard   heard
 	news    chan struct{} // something has changed in the folder
+	// patience is how much longer than an IDLE the server may be silent.
+	patience time.Duration
 
 	mechanism string
 	selected  Selected
@@ -80,9 +82,9 @@ func stopped(ctx context.Context, err error) error {
 }
 
 func (d *Dialer) attach(ctx context.Context, a *account.Account, conn, raw net.Conn, greeting string) *Session {
-	s := &Session{account: a, ctx: ctx, news: make(chan struct{}, 1)}
-	largest := a.MaxMessageBytes * oversizeFactor
-	s.conn = wire.New(conn, raw, d.limits(largest), greeting, s.heard.hear)
+	limits := d.limits(a.MaxMessageBytes * oversizeFactor)
+	s := &Session{account: a, ctx: ctx, patience: limits.Silence, news: make(chan struct{}, 1)}
+	s.conn = wire.New(conn, raw, limits, greeting, s.heard.hear)
 	s.client = imapclient.New(s.conn, &imapclient.Options{UnilateralDataHandler: &imapclient.UnilateralDataHandler{
 		Mailbox: func(data *imapclient.UnilateralDataMailbox) {
 			if data.NumMessages != nil {
@@ -107,7 +109,7 @@ func (s *Session) tell() {
 // introduce goes from the greeting to the point where folders may be selected.
 func (s *Session) introduce(d *Dialer, skipID bool) error {
 	s.begin(smallAnswer, 0) // the library asks for the capabilities when the greeting has none
-	if err := s.client.WaitGreeting(); err != nil {
+	if err := s.do(s.client.WaitGreeting); err != nil {
 		return s.problem("greeting", err)
 	}
 	if err := s.readCaps(); err != nil {
@@ -132,8 +134,15 @@ func (s *Session) introduce(d *Dialer, skipID bool) error {
 // readCaps asks again each time: what a server offers before the login says nothing of after it.
 func (s *Session) readCaps() error {
 	s.begin(smallAnswer, 0)
-	caps := s.client.Caps()
+	var caps imap.CapSet
+	stuck := s.do(func() error {
+		caps = s.client.Caps()
+		return nil
+	})
 	s.end()
+	if stuck != nil {
+		return s.problem("CAPABILITY", stuck)
+	}
 	if caps == nil {
 		if err := s.conn.Err(); err != nil {
 			return s.problem("CAPABILITY", err)
@@ -160,9 +169,9 @@ func (s *Session) login() error {
 	s.begin(smallAnswer, 0)
 	defer s.end()
 	if m.SASL != nil {
-		err = s.client.Authenticate(&confidant{Client: m.SASL, session: s})
+		err = s.do(func() error { return s.client.Authenticate(&confidant{Client: m.SASL, session: s}) })
 	} else {
-		err = s.client.Login(m.Username, m.Password).Wait()
+		err = s.do(s.client.Login(m.Username, m.Password).Wait)
 	}
 	if err == nil {
 		return nil
@@ -234,7 +243,11 @@ func (c *confidant) note(response []byte) {
 func (s *Session) id(d *Dialer) error {
 	s.begin(smallAnswer, 0)
 	defer s.end()
-	_, err := s.client.ID(&imap.IDData{Name: d.Program, Version: d.Version}).Wait()
+	command := s.client.ID(&imap.IDData{Name: d.Program, Version: d.Version})
+	err := s.do(func() error {
+		_, err := command.Wait()
+		return err
+	})
 	problem := s.problem("ID", err)
 	if e, ok := errors.AsType[*Error](problem); ok && e.Answered {
 		return nil
@@ -267,11 +280,8 @@ func (s *Session) Abort() { _ = s.conn.Close() } // never fails
 func (s *Session) Close() {
 	s.stop()
 	s.Abort()
-	for _, call := range s.calls { // or the library's reader would wait for somebody to take what it has
-		call.drain()
-	}
-	s.calls = nil
-	_ = s.client.Close() // why it ended is known
+	s.calls = nil                        // each is read to its end by a goroutine of its own
+	_ = s.outlast(aside(s.client.Close)) // why it ended is known
 }
 
 // Logout says goodbye, for five seconds at most, and closes the session.
@@ -280,25 +290,59 @@ func (s *Session) Logout() {
 	defer cut.Stop()
 	if s.conn.Err() == nil && len(s.calls) == 0 {
 		s.begin(smallAnswer, 0)
-		_ = s.client.Logout().Wait() // a server that does not say goodbye is left all the same
+		_ = s.do(s.client.Logout().Wait) // a server that does not say goodbye is left all the same
 	}
 	s.Close()
 }
 
 // Call is a command in flight.
 type Call struct {
-	session *Session
-	doing   string
-	wait    func() error
-	drain   func()
+	session  *Session
+	doing    string
+	outcome  <-chan error
+	conclude func(error) error // takes over what was read, and decides on the outcome; nil: nothing was
 }
 
-// start notes a command that was just sent.
-func (s *Session) start(c *Call) *Call {
-	c.session = s
+// start notes a command that was just sent, and has its answer read.
+func (s *Session) start(doing string, read func() error, conclude func(error) error) *Call {
+	c := &Call{session: s, doing: doing, outcome: aside(read), conclude: conclude}
 	s.calls = append(s.calls, c)
 	return c
 }
+
+// aside reads an answer in a goroutine of its own, and returns what tells the outcome, once. A server may work on several commands at once and mix
+// their answers, as Dovecot does with FETCHes, and go-imap's reader stands still until somebody takes what it has, whichever command it belongs to.
+func aside(read func() error) <-chan error {
+	outcome := make(chan error, 1)
+	go func() { outcome <- read() }()
+	return outcome
+}
+
+// stuckLimit is how long after the end of the connection go-imap, and whoever reads what it has, may take to notice.
+const stuckLimit = 10 * time.Second
+
+// outlast waits for an outcome. When the connection has ended and there still is none, something of ours hangs: it is left behind, and what it
+// reads is never looked at.
+func (s *Session) outlast(outcome <-chan error) error {
+	select {
+	case err := <-outcome:
+		return err
+	case <-s.conn.Ended():
+	}
+	limit := time.NewTimer(stuckLimit)
+	defer limit.Stop()
+	select {
+	case err := <-outcome:
+		return err
+	case <-limit.C:
+		return errStuck
+	}
+}
+
+var errStuck = errors.New("the connection has ended, and this program does not notice: a fault of its own")
+
+// do waits for what has no answer to be read beside others.
+func (s *Session) do(wait func() error) error { return s.outlast(aside(wait)) }
 
 // Wait blocks until the server has answered. The call must be the oldest in flight.
 func (c *Call) Wait() error {
@@ -306,10 +350,14 @@ func (c *Call) Wait() error {
 	if len(s.calls) == 0 || s.calls[0] != c {
 		panic("session: waited for out of order: " + c.doing) // a fault of the caller, whatever the server does
 	}
-	err := c.wait()
+	err := s.outlast(c.outcome)
+	if c.conclude != nil && !errors.Is(err, errStuck) {
+		err = c.conclude(err)
+	}
 	s.calls = s.calls[1:]
 	if len(s.calls) == 0 {
 		s.calls = nil
+		s.heard.forgetCopies()
 		s.conn.Rest()
 	}
 	return s.problem(c.doing, err)
@@ -324,6 +372,7 @@ type heard struct {
 	readOnly bool
 
 	stray    atomic.Pointer[stray] // the mail that is fetched alone
+	copies   []*bodyCopy           // under mu: bodies that came once more
 	expunged atomic.Uint32         // messages, unasked
 }
 

@@ -51,8 +51,8 @@ func traced(t *testing.T, path string, args ...string) (trace, said string) {
 	output := filepath.Join(t.TempDir(), "trace")
 	args = append([]string{"-f", "-y", "-o", output, "-e", "trace=write,fsync,renameat"}, args...)
 	cmd := exec.CommandContext(t.Context(), "strace", append(args, os.Args[0])...)
-	cmd.Env = append(os.Environ(), addVariable+"="+path)
-	out, _ := cmd.Output() // it may be killed
+	cmd.Env = append(os.Environ(), addVariable+"="+path, "GORACE=atexit_sleep_ms=0") // the race detector sleeps for a second at each exit
+	out, _ := cmd.Output()                                                           // it may be killed
 	data, err := os.ReadFile(output)
 	if err != nil {
 		t.Fatalf("strace, which `make deps` installs: %v", err)

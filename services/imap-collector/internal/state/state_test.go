@@ -271,6 +271,24 @@ func TestBadLine(t *testing.T) {
 	}
 }
 
+// A UIDVALIDITY that is not the one that was written makes other mails of all UIDs: none of them counts as published.
+func TestBadUIDValidity(t *testing.T) {
+	s, _ := open(t, t.TempDir())
+	add(t, folder(t, s, "INBOX", 7), 1, 2, 3)
+	path := only(t, s)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, bytes.Replace(whole, []byte(`"uidvalidity":7`), []byte(`"uidvalidity":6`), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, log := reopen(t, s)
+	if f := folder(t, s, "INBOX", 6); f.Len() != 0 || !strings.Contains(log.String(), `"lines":1`) {
+		t.Errorf("%v, log %s", f.all, log)
+	}
+}
+
 func TestOneProcessAFolder(t *testing.T) {
 	s, _ := open(t, t.TempDir())
 	_, err := Open(s.path, zerolog.Nop())

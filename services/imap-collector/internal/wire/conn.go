@@ -55,6 +55,10 @@ type Conn struct {
 	patience time.Duration // for the next byte; 0: for ever
 	since    time.Time     // when the server began to owe an answer
 	awaiting bool          // it owes one
+	reading  bool          // somebody waits for it
+	lastRead time.Time     // when somebody last did
+	watching *time.Timer   // while an answer is owed
+	ended    chan struct{} // closed when err is set
 	bulk     bool          // and much of it
 
 	// The reader's own.
@@ -72,7 +76,7 @@ type Conn struct {
 // status response before go-imap gets it, cut to 512 bytes; it must not keep the slice or block. The server owes a greeting, unless greeting is
 // what go-imap is to read first.
 func New(conn, raw net.Conn, limits Limits, greeting string, status func(line []byte)) *Conn {
-	c := &Conn{Conn: conn, raw: raw, limits: limits}
+	c := &Conn{Conn: conn, raw: raw, limits: limits, ended: make(chan struct{})}
 	c.scan = scanner{limits: &c.limits, status: status, text: baseText}
 	c.ready = []byte(greeting)
 	if greeting == "" {
@@ -90,6 +94,37 @@ func (c *Conn) Await(text, body int64) {
 	c.bulk = c.bulk || text+body > bulkBytes
 	c.expect(c.limits.Silence)
 	c.awaiting = true
+	if c.watching == nil {
+		c.watching = time.AfterFunc(c.longestPause(), c.watch)
+	}
+}
+
+// longestPause is how long our own side may not read while an answer is owed: it never has a reason to.
+func (c *Conn) longestPause() time.Duration { return 2 * c.limits.Silence }
+
+// watch ends the connection when nobody reads what is owed, for then no deadline runs.
+func (c *Conn) watch() {
+	c.mu.Lock()
+	c.watching = nil
+	if c.err != nil || !c.awaiting {
+		c.mu.Unlock()
+		return
+	}
+	from := c.since
+	if c.lastRead.After(from) {
+		from = c.lastRead
+	}
+	left := c.longestPause() - time.Since(from)
+	if c.reading {
+		left = c.longestPause()
+	}
+	if left > 0 {
+		c.watching = time.AfterFunc(left, c.watch)
+		c.mu.Unlock()
+		return
+	}
+	c.mu.Unlock()
+	_ = c.fail(failed(Stuck, "nothing was read for %s although an answer is owed: a fault of this program", c.longestPause()))
 }
 
 // Rest tells that the server owes nothing, and may be silent for ever.
@@ -126,11 +161,18 @@ func (c *Conn) Err() *Error {
 	return c.err
 }
 
+// Ended is closed when the connection has ended.
+func (c *Conn) Ended() <-chan struct{} { return c.ended }
+
 // fail ends the connection, and returns the error that did.
 func (c *Conn) fail(err *Error) *Error {
 	c.mu.Lock()
 	if c.err == nil {
 		c.err = err
+		close(c.ended)
+	}
+	if c.watching != nil {
+		c.watching.Stop()
 	}
 	err = c.err
 	c.mu.Unlock()
@@ -206,6 +248,7 @@ func (c *Conn) fill(p []byte) (int, error) {
 		c.buffer = nil
 	}
 	_ = c.Conn.SetReadDeadline(c.deadline()) // fails only when the connection is closed, as the read will
+	c.reading = true
 	c.mu.Unlock()
 
 	from := time.Now()
@@ -213,7 +256,8 @@ func (c *Conn) fill(p []byte) (int, error) {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	waited := time.Since(from)
+	c.reading, c.lastRead = false, time.Now()
+	waited := c.lastRead.Sub(from)
 	if owed := time.Since(c.since); c.awaiting && owed < waited {
 		waited = owed // before that nothing was owed
 	}

@@ -22,6 +22,7 @@ const (
 	Slow                // the server sent too little in too long a time
 	Flood               // the server sent more than was asked for
 	TooLong             // a line or a literal was longer than any that we take
+	Stuck               // our own side did not read
 	Garbage             // what the server sent is not IMAP
 )
 
