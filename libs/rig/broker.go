@@ -112,7 +112,7 @@ func OwnBroker(t testing.TB, options ...Option) *Broker {
 	b.VHost = "/"
 	b.WaitReady()
 	b.login()
-	b.settle()
+	b.Settle()
 	t.Cleanup(b.tell)
 	return b
 }
@@ -142,11 +142,11 @@ func (b *Broker) tell() {
 	}
 }
 
-// settle makes the broker's new queues durable. RabbitMQ 4.0 keeps what queues there are in Mnesia, and which log belongs to
+// Settle makes the broker's new queues durable, which a test does that makes some and kills the broker then. RabbitMQ 4.0 keeps what queues there are in Mnesia, and which log belongs to
 // which quorum queue in a DETS file; both are written some seconds later. A SIGKILL before that loses a queue that was just made,
 // with every message that was confirmed in it: it is gone, or it comes back empty, without a leader, and confirms nothing any
 // more. No publisher can know, and the tests are about what comes after.
-func (b *Broker) settle() {
+func (b *Broker) Settle() {
 	b.t.Helper()
 	b.Ctl("eval", "mnesia:sync_log(), [dets:sync(Table) || Table <- dets:all()].")
 }

@@ -70,10 +70,9 @@ func TestHostileEnvelope(t *testing.T) {
 }
 
 // Every large mail gets through, one after the other where there is no room for all at once, and the memory stays within its limit.
-func TestManyLargeMails(t *testing.T) {
-	broker := rig.OwnBroker(t)
+func testManyLargeMails(t *testing.T, broker *rig.Broker) {
 	socket := filepath.Join(t.TempDir(), "lmtp")
-	sessions := campaign(30, 200)
+	sessions := campaign(20, 200)
 	const size, limit = 10 << 20, 128 << 20
 	collector := launch(t, append(settings(broker.URL(), socket), "LMTP_MEMORY=128MiB", fmt.Sprintf("LMTP_MAX_CONNECTIONS=%d", sessions+8)))
 	collector.awaitConnected(t)
@@ -135,6 +134,7 @@ func TestManyLargeMails(t *testing.T) {
 // Peers that are silent, or stop in the middle of a mail, or send a byte a second keep nobody else from being served, are ended, and
 // nothing of theirs is taken for a mail.
 func TestIdleHalfSentAndDrippingSessions(t *testing.T) {
+	t.Parallel() // it mostly waits for timeouts
 	broker := rig.SharedBroker(t)
 	socket := filepath.Join(t.TempDir(), "lmtp")
 	// With the default of 200 connections: who comes when all are taken gets the place of one who has been silent for long.

@@ -230,10 +230,12 @@ func TestReplayNamesWhatIsBad(t *testing.T) {
 
 // A replay that is killed goes on where it was, and repeats no more than was in flight; one that is complete does nothing.
 func TestReplayIsKilledAndGoesOn(t *testing.T) {
-	broker := rig.OwnBroker(t)
+	t.Parallel()
+	broker := rig.SharedBroker(t)
+	proxy := rig.NewProxy(t, fmt.Sprintf("%s:%d", broker.Host, broker.Port))
 	const inFlight = 20
 	mails := campaign(2000, 20_000)
-	env := append(queueOf(t, broker), fmt.Sprintf("AMQP_IN_FLIGHT=%d", inFlight))
+	env := append(queueOf(t, broker), "AMQP_URL="+broker.URLAt(proxy.Addr()), fmt.Sprintf("AMQP_IN_FLIGHT=%d", inFlight))
 	path, state := archiveOf(t, mails), filepath.Join(t.TempDir(), "state")
 	kills := 0
 	for ; kills < campaign(4, 20); kills++ {
@@ -252,8 +254,8 @@ func TestReplayIsKilledAndGoesOn(t *testing.T) {
 		_ = cmd.Wait() // "signal: killed"
 	}
 	before := behind(readFile(t, state))
-	// The broker's bad days are no reason to end.
-	broker.Kill()
+	// That there is no broker is no reason to end.
+	proxy.Refuse()
 	cmd := exec.CommandContext(t.Context(), program, "replay", "--state", state, path)
 	cmd.Env = env
 	var out console
@@ -261,7 +263,8 @@ func TestReplayIsKilledAndGoesOn(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	broker.Start()
+	rig.Eventually(t, 20*time.Second, "it finds no broker", func() bool { return strings.Contains(out.String(), "connection refused") })
+	proxy.Accept()
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%v: %s", err, &out)
 	}

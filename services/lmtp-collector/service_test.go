@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -41,6 +42,10 @@ func buildAndRun(m *testing.M) int {
 	program = filepath.Join(dir, "lmtp-collector")
 	if out, err := exec.CommandContext(context.Background(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "%v: %s", err, out)
+		return 1
+	}
+	if err := flag.Set("test.parallel", "8"); err != nil { // the tests that are parallel mostly wait, however few cores there are
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	if code := m.Run(); code != 0 {

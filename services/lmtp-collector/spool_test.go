@@ -71,8 +71,7 @@ func awaitEmpty(t *testing.T, path string) {
 }
 
 // Whatever is killed, and whenever: a mail that was answered 250 arrives.
-func TestKilledAtRandomWithAMaildir(t *testing.T) {
-	broker := rig.OwnBroker(t)
+func testKilledAtRandomWithAMaildir(t *testing.T, broker *rig.Broker) {
 	socket := filepath.Join(t.TempDir(), "lmtp")
 	env, path := withMaildir(t, settings(broker.URL(), socket), "AMQP_HEARTBEAT=2s", "AMQP_CONFIRM_TIMEOUT=5s")
 	collector := launch(t, env)
@@ -96,8 +95,25 @@ func TestKilledAtRandomWithAMaildir(t *testing.T) {
 	}
 	load.await(t, 50)
 	load.stop()
+	defer func() {
+		if t.Failed() {
+			t.Logf("the log of the last collector:\n%.20000s", collector.log)
+			t.Logf("what lies in the maildir: %.20000s", listing(t, path))
+		}
+	}()
 	awaitEmpty(t, path)
 	load.compare(t, drain(t, broker))
+}
+
+// listing names all files below a folder.
+func listing(t *testing.T, folder string) string {
+	t.Helper()
+	var names strings.Builder
+	_ = filepath.WalkDir(folder, func(path string, _ fs.DirEntry, _ error) error { // what goes meanwhile does not count
+		fmt.Fprintln(&names, path)
+		return nil
+	})
+	return names.String()
 }
 
 // Mail that comes while the broker is away waits in the maildir, over a SIGKILL of the collector too, and goes on when the
@@ -193,62 +209,8 @@ func TestNeitherOldNorNewMailStarves(t *testing.T) {
 	load.compare(t, drain(t, broker))
 }
 
-// With a maildir there is always a 250, whatever the broker's day is like.
-func TestBrokerHasBadDaysWithAMaildir(t *testing.T) {
-	broker := rig.OwnBroker(t)
-	socket := filepath.Join(t.TempDir(), "lmtp")
-	env, path := withMaildir(t, settings(broker.URL(), socket), "AMQP_HEARTBEAT=2s", "AMQP_CONFIRM_TIMEOUT=5s")
-	collector := launch(t, env)
-	load := startMTA(t, socket, 16)
-	days := []struct {
-		name        string
-		often       int
-		away, again func()
-	}{
-		{"killed", campaign(1, 20), broker.Kill, broker.Start},
-		{"stopped", campaign(0, 2), broker.Stop, broker.Start},
-		{"paused", campaign(1, 3), broker.Pause, broker.Unpause},
-		{"out of memory", campaign(1, 2), func() { broker.MemoryAlarm(true) }, func() { broker.MemoryAlarm(false) }},
-		{"out of disk", campaign(0, 2), func() { broker.DiskAlarm(true) }, func() { broker.DiskAlarm(false) }},
-		{"its application stopped", campaign(0, 2), broker.StopApp, broker.StartApp},
-	}
-	for _, day := range days {
-		for range day.often {
-			load.faults++
-			load.await(t, 100)
-			day.away()
-			rig.Eventually(t, 30*time.Second, day.name+": mail is spooled", func() bool { return waiting(t, path) > 0 })
-			load.await(t, 200)
-			replayed := func() float64 { return collector.log.metric(t, "spamtraps_spool_replayed_total") }
-			before := replayed()
-			day.again()
-			began := time.Now()
-			rig.Eventually(t, 20*time.Second, day.name+": mail of the maildir passes", func() bool {
-				return replayed() > before
-			})
-			t.Logf("%s: replayed %s after the broker's return", day.name, time.Since(began).Round(time.Millisecond))
-			rig.Eventually(t, time.Minute, day.name+": the maildir is empty", func() bool { return waiting(t, path) == 0 })
-		}
-	}
-	load.await(t, 100)
-	load.stop()
-	awaitEmpty(t, path)
-	load.compare(t, drain(t, broker))
-	if peak := collector.peakRSS(t); peak > 64<<20 {
-		t.Errorf("the collector grew to %d MiB", peak>>20)
-	}
-	collector.terminate(t)
-	if code := collector.exit(); code != daemon.ExitOK {
-		t.Errorf("exit code %d", code)
-	}
-	if t.Failed() {
-		t.Logf("the log:\n%.20000s", collector.log)
-	}
-}
-
 // A mail that the broker takes never is set aside, whether it is new or was spooled, and the others pass.
-func TestMailThatNeverPassesIsSetAside(t *testing.T) {
-	broker := rig.OwnBroker(t)
+func testMailThatNeverPassesIsSetAside(t *testing.T, broker *rig.Broker) {
 	broker.Ctl("eval", "persistent_term:put(max_message_size, 100000).")
 	proxy := rig.NewProxy(t, fmt.Sprintf("%s:%d", broker.Host, broker.Port))
 	proxy.Refuse()
@@ -293,8 +255,8 @@ func TestMailThatNeverPassesIsSetAside(t *testing.T) {
 	}
 
 	// Somebody has the broker take larger mails, and what was set aside tried again, while the collector runs.
-	broker.Ctl("eval", "persistent_term:put(max_message_size, 1000000).")
-	broker.Ctl("close_all_connections", "the limit has changed")
+	broker.Ctl("eval", "persistent_term:put(max_message_size, 16777216).")
+	proxy.Reset() // the collector believes what it has learnt as long as it is connected
 	if out := subcommand(t, env, daemon.ExitOK, "spool", "retry", "aside"); !strings.Contains(out, "2 mails wait for the broker again\n") {
 		t.Errorf("spool retry says %q", out)
 	}
@@ -426,9 +388,11 @@ func readFile(t testing.TB, path string) []byte {
 
 // A mail whose confirm does not come before the end goes into the maildir, and is answered 250.
 func TestTerminatedWithMailInFlightAndAMaildir(t *testing.T) {
-	broker := rig.OwnBroker(t)
+	t.Parallel()
+	broker := rig.SharedBroker(t)
+	proxy := rig.NewProxy(t, fmt.Sprintf("%s:%d", broker.Host, broker.Port))
 	socket := filepath.Join(t.TempDir(), "lmtp")
-	env, path := withMaildir(t, settings(broker.URL(), socket), "SHUTDOWN_TIMEOUT=8s")
+	env, path := withMaildir(t, settings(broker.URLAt(proxy.Addr()), socket), "SHUTDOWN_TIMEOUT=8s")
 	collector := launch(t, env)
 	collector.awaitConnected(t) // or the first mail would be replayed when the second comes
 	c, err := hello(socket)
@@ -439,7 +403,7 @@ func TestTerminatedWithMailInFlightAndAMaildir(t *testing.T) {
 	if replies, err := c.Deliver(sender(0), []string{"b@y.example"}, content(0)); err != nil || !strings.HasPrefix(replies[0], "250 ") {
 		t.Fatalf("%q, %v", replies, err)
 	}
-	broker.Pause()
+	proxy.Freeze()
 	replied := make(chan string, 1)
 	go func() {
 		replies, err := c.Deliver(sender(1), []string{"b@y.example"}, content(1))
@@ -456,7 +420,7 @@ func TestTerminatedWithMailInFlightAndAMaildir(t *testing.T) {
 	if n := waiting(t, path); n != 1 {
 		t.Errorf("%d mails wait, want 1", n)
 	}
-	broker.Unpause()
+	proxy.Thaw()
 	launch(t, env)
 	awaitEmpty(t, path)
 	seen := make(map[string]int)

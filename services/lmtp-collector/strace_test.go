@@ -175,6 +175,7 @@ func bucketOf(t *testing.T, path string) string {
 
 // Whatever the disk says no to, the sender keeps the mail, nothing of it is left here, and service goes on afterwards.
 func TestFaultsOfTheDisk(t *testing.T) {
+	t.Parallel() // it mostly waits for the maildir to be trusted again
 	collector, env, path := spooler(t)
 	if reply := offer(t, env, 0); !strings.HasPrefix(reply, "250 ") {
 		t.Fatalf("got %q", reply)
