@@ -84,7 +84,7 @@ check: build $(GOLANGCI) bin/deadcode ## check format, lint, vet, modules, gener
 bench: ## measure the chain against its limit, in one run, as ratios (an hour)
 	@tools/deps.sh test
 	@tools/images.sh
-	@trap '$(RIG_DOWN)' EXIT; go test -run "^$$" -bench . -benchtime 1x -p 1 -timeout 2h ./e2e/bench ./services/lmtp-collector ./services/hpfeeds-bridge
+	@trap '$(RIG_DOWN)' EXIT; go test -run "^$$" -bench . -benchtime 1x -p 1 -timeout 2h ./e2e/bench ./services/lmtp-collector ./services/hpfeeds-bridge ./services/imap-collector
 
 .PHONY: tidy
 tidy: ## make go.mod and go.sum of all modules agree
