@@ -31,7 +31,8 @@ func (prog *program[C]) serve(line commandLine) int {
 
 // newDaemon listens for the probes before anything of the service is started, so that /livez answers early.
 func newDaemon(name, adminAddr string, log zerolog.Logger) (*Daemon, error) {
-	d := &Daemon{Name: name, Version: Version(), Log: log, Metrics: newMetrics(name), group: newGroup(log), ready: newReadiness()}
+	ready := newReadiness()
+	d := &Daemon{Name: name, Version: Version(), Log: log, Metrics: newMetrics(name, ready), group: newGroup(log), ready: ready}
 	listening, err := newAdmin(context.Background(), adminAddr, d.ready, d.Metrics, log)
 	if err != nil {
 		return nil, err
@@ -80,14 +81,29 @@ func (prog *program[C]) sayWhoTakesHpfeeds(log zerolog.Logger) {
 	log.Info().Msg("the feed file says type: hpfeeds, but collectors always publish to AMQP: hpfeeds-bridge takes the hpfeeds section")
 }
 
-func newMetrics(name string) *prometheus.Registry {
+func newMetrics(name string, ready *readiness) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
+	registry.MustRegister(newBuildInfo(name), newReady(ready), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return registry
+}
+
+func newBuildInfo(name string) prometheus.Gauge {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "spamtraps_build_info",
 		Help:        "Always 1; the labels say which service this is, its version and the Go version that built it.",
 		ConstLabels: prometheus.Labels{"service": name, "version": Version(), "go_version": runtime.Version()},
 	})
 	build.Set(1)
-	registry.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return registry
+	return build
+}
+
+func newReady(ready *readiness) prometheus.GaugeFunc {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "spamtraps_ready", Help: "Whether /readyz says that the service can do its work (1) or not (0).",
+	}, func() float64 {
+		if ok, _ := ready.report(); ok {
+			return 1
+		}
+		return 0
+	})
 }

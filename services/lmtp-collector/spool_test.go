@@ -234,6 +234,7 @@ func TestBrokerHasBadDaysWithAMaildir(t *testing.T) {
 	load.stop()
 	awaitEmpty(t, path)
 	load.compare(t, drain(t, broker))
+	collector.log.balanced(t)
 	if peak := collector.peakRSS(t); peak > 64<<20 {
 		t.Errorf("the collector grew to %d MiB", peak>>20)
 	}
@@ -314,6 +315,7 @@ func TestMailThatNeverPassesIsSetAside(t *testing.T) {
 		_, text := collector.log.readiness(t)
 		return strings.Contains(text, "spool: nothing waiting\n")
 	})
+	collector.log.balanced(t)
 	collector.terminate(t)
 	if code := collector.exit(); code != daemon.ExitOK {
 		t.Errorf("exit code %d", code)

@@ -169,8 +169,8 @@ func (m *mailbox) connect(soft, hard context.Context, continuous bool) (err erro
 			s.Close()
 		}
 	}()
-	m.metrics.connected.Set(1)
-	defer m.metrics.connected.Set(0)
+	m.metrics.setConnected(1)
+	defer m.metrics.setConnected(0)
 	m.log.Debug().Str("mechanism", s.Mechanism()).Msg("logged in")
 	if alert := s.Alert(); alert != "" && m.first(alert) {
 		m.log.Warn().Str("alert", alert).Msg("the server wants people to read this")
