@@ -1,5 +1,5 @@
 // Package daemon is the life of a service around its work: it layers and checks the configuration, makes the logger, answers
-// /livez, /readyz and /metrics, starts and stops the parts of the service in order, and turns the end into an exit code.
+// /livez, /readyz and /metrics, shows a status page, starts and stops the parts of the service in order, and turns the end into an exit code.
 // A service describes itself with a Service value and calls Main; everything else here serves that call.
 //
 // # Configuration
@@ -128,6 +128,7 @@ type Daemon struct {
 
 	group *group
 	ready *readiness
+	page  *statusPage
 	admin *admin
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -17,7 +18,7 @@ func (prog *program[C]) serve(line commandLine) int {
 		defer release()
 		log := newLogger(prog.p.Stderr, prog.common, prog.svc.Name)
 		log.Info().Str("version", Version()).Dict("settings", shownSettings(prog.loader.sections)).Msg("starting")
-		d, err := newDaemon(prog.svc.Name, prog.common.AdminAddr, log)
+		d, err := newDaemon(prog.svc.Name, prog.common, log)
 		if err != nil {
 			log.Error().Err(err).Msg("cannot start")
 			return ExitFailed
@@ -30,10 +31,11 @@ func (prog *program[C]) serve(line commandLine) int {
 }
 
 // newDaemon listens for the probes before anything of the service is started, so that /livez answers early.
-func newDaemon(name, adminAddr string, log zerolog.Logger) (*Daemon, error) {
+func newDaemon(name string, common *Common, log zerolog.Logger) (*Daemon, error) {
 	ready := newReadiness()
 	d := &Daemon{Name: name, Version: Version(), Log: log, Metrics: newMetrics(name, ready), group: newGroup(log), ready: ready}
-	listening, err := newAdmin(context.Background(), adminAddr, d.ready, d.Metrics, log)
+	d.page = &statusPage{service: name, sensor: common.Sensor, started: time.Now(), ready: ready, metrics: d.Metrics, log: log}
+	listening, err := newAdmin(context.Background(), common.AdminAddr, d.ready, d.Metrics, d.page, log)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +103,7 @@ func newReady(ready *readiness) prometheus.GaugeFunc {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "spamtraps_ready", Help: "Whether /readyz says that the service can do its work (1) or not (0).",
 	}, func() float64 {
-		if ok, _ := ready.report(); ok {
+		if ok, _ := ready.lines(); ok {
 			return 1
 		}
 		return 0

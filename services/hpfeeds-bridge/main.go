@@ -40,6 +40,7 @@ func run(_ context.Context, d *daemon.Daemon, cfg config.Config) error {
 	d.Go("morgue", morgue.Run)
 	d.Go("amqp", consumer.Run)
 	d.Go("bridge", b.Run)
+	d.Show(func() daemon.Status { return statusOf(consumer, morgue, b) })
 	d.Watch("amqp", func() daemon.Health {
 		state := consumer.State()
 		return daemon.Health{OK: state.OK, Text: state.Text}

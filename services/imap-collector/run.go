@@ -47,6 +47,7 @@ func (p *program) run(_ context.Context, d *daemon.Daemon, cfg config.Config) er
 		d.Go("imap", func(ctx context.Context) error { return p.once(ctx, d, accounts, boxes) })
 	}
 	d.Watch("amqp", func() daemon.Health { state := publisher.State(); return daemon.Health{OK: state.OK, Text: state.Text} })
+	d.Show(func() daemon.Status { return statusOf(boxes) })
 	d.Watch("imap", func() daemon.Health { ok, text := boxes.Health(); return daemon.Health{OK: ok, Text: text} })
 	return nil
 }

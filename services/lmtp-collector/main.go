@@ -52,6 +52,7 @@ func run(ctx context.Context, d *daemon.Daemon, cfg config.Config) error {
 	d.Go("amqp", p.publisher.Run)
 	d.Go("lmtp", func(ctx context.Context) error { return p.server.Serve(ctx, listener, cfg.ShutdownTimeout/2) })
 	d.Go("spool", p.spool.Run)
+	d.Show(p.status)
 	watch(d, p.publisher, p.spool, p.server)
 	return nil
 }

@@ -42,6 +42,7 @@ type mailbox struct {
 	status   Status
 	began    time.Time
 	lastLook time.Time
+	lastMail time.Time
 	problem  string // why the last look was none
 }
 

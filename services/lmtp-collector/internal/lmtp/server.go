@@ -45,6 +45,7 @@ type Server struct {
 	taker       Taker
 	domains     domains
 	gateway     gatewayWatch
+	peers       peerWatch
 	memory      *memory.Budget
 	log         zerolog.Logger
 	metrics     metrics

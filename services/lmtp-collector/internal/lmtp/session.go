@@ -214,6 +214,7 @@ func (s *session) Data(io.Reader) (reply error) {
 		log.WithLevel(severity(err)).Err(err).Str("reason", reasonPublish).Int("size", len(body)).Msg("deferred")
 		return later(err)
 	}
+	s.server.peers.see(s.peer, len(body))
 	s.server.metrics.taken.WithLabelValues(events[held]).Inc()
 	s.server.metrics.answer.Observe(time.Since(mail.ReceivedAt).Seconds())
 	log.Info().Int("size", len(body)).Int("recipients", len(mail.LMTP.RcptTo)).Str("mail_from", clip(s.from)).
