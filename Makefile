@@ -78,6 +78,7 @@ check: build $(GOLANGCI) bin/deadcode ## check format, lint, vet, modules, gener
 	@go mod verify >/dev/null
 	@unused=$$(bin/deadcode -test work); [ -z "$$unused" ] || { echo "check: nothing calls these:"; echo "$$unused"; exit 1; }
 	@tools/config-page.sh --check
+	@tools/metrics-page.sh --check
 	@tools/compose-check.sh
 
 .PHONY: bench
@@ -92,9 +93,10 @@ tidy: ## make go.mod and go.sum of all modules agree
 	@for m in $(MODULES); do (cd $$m; GOWORK=off go mod tidy); done
 
 .PHONY: fmt
-fmt: build $(GOLANGCI) ## format the code and renew docs/config.md
+fmt: build $(GOLANGCI) ## format the code and renew docs/config.md and docs/monitoring.md
 	@$(GOLANGCI) fmt $(PACKAGES)
 	@tools/config-page.sh
+	@tools/metrics-page.sh
 
 $(GOLANGCI):
 	@echo "building golangci-lint $(GOLANGCI_VERSION) (some minutes, once)"

@@ -3,8 +3,12 @@ module spamtraps.internal/e2e
 go 1.26.0
 
 require (
+	github.com/chromedp/cdproto v0.159.0
+	github.com/chromedp/chromedp v0.23.0
 	github.com/rabbitmq/amqp091-go v1.16.0
 	spamtraps.internal/libs v0.0.0
 )
+
+require github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
 
 replace spamtraps.internal/libs => ../libs

@@ -65,6 +65,7 @@ esac
 
 has gcc || install "A C compiler (for the race detector)" gcc libc6-dev
 /usr/bin/python3 -c 'import pika' 2>/dev/null || install "Python with pika (the Python consumer of docs/contract.md)" python3 python3-pika
+has chromium || has google-chrome || install "Chromium (the tests look at the status pages with it)" chromium fonts-dejavu-core
 has git || install "git" git
 has strace || install "strace (the tests of the maildir watch and disturb system calls with it)" strace
 

@@ -449,6 +449,8 @@ func newConsumerMetrics(reg prometheus.Registerer, c *Consumer) *consumerMetrics
 			defer c.mu.Unlock()
 			return float64(c.messages)
 		}),
+		gauge("unacked_limit_bytes", "The most bytes of messages that are held at once.", func() float64 { return float64(c.source.Bytes) }),
+		gauge("consumer_state_since_timestamp_seconds", "When spamtraps_amqp_consumer_ready became what it is.", func() float64 { return unixSeconds(c.State().Since) }),
 		gauge("consumer_ready", "Whether the queue can be reached (1) or not (0).", func() float64 {
 			if c.State().OK {
 				return 1

@@ -1,11 +1,17 @@
 package amqp
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // metrics are the families of one publisher, spamtraps_amqp_….
 type metrics struct {
 	published   prometheus.Counter
 	confirmed   prometheus.Counter
+	bytes       prometheus.Counter // of confirmed
+	late        prometheus.Counter
 	failed      *prometheus.CounterVec
 	latency     prometheus.Histogram
 	connections prometheus.Counter
@@ -24,6 +30,8 @@ func newMetrics(reg prometheus.Registerer, p *Publisher) *metrics {
 	m := &metrics{
 		published: counter("published_total", "Messages sent to the broker, tries included."),
 		confirmed: counter("confirmed_total", "Messages that the broker has confirmed and routed."),
+		bytes:     counter("confirmed_bytes_total", "Bytes of the messages that the broker has confirmed and routed."),
+		late:      counter("late_confirmed_total", "Messages that the broker confirmed when nobody waited for that any more: they come twice."),
 		failed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Subsystem: subsystem, Name: "failed_total", Help: "Publishes that failed, by reason.",
 		}, []string{"reason"}),
@@ -36,7 +44,7 @@ func newMetrics(reg prometheus.Registerer, p *Publisher) *metrics {
 		consumers:   prometheus.NewGauge(gaugeOpts("backlog_consumers", "Consumers of the backlog queue, as last seen.")),
 	}
 	reg.MustRegister(
-		m.published, m.confirmed, m.failed, m.latency, m.connections, m.messages, m.consumers,
+		m.published, m.confirmed, m.bytes, m.late, m.failed, m.latency, m.connections, m.messages, m.consumers,
 		prometheus.NewGaugeFunc(gaugeOpts("in_flight", "Messages that wait for the broker's confirm."), func() float64 {
 			count, _ := p.door.load()
 			return float64(count)
@@ -44,6 +52,15 @@ func newMetrics(reg prometheus.Registerer, p *Publisher) *metrics {
 		prometheus.NewGaugeFunc(gaugeOpts("in_flight_bytes", "Bytes of messages that wait for the broker's confirm."), func() float64 {
 			_, bytes := p.door.load()
 			return float64(bytes)
+		}),
+		prometheus.NewGaugeFunc(gaugeOpts("in_flight_limit", "The most messages that may wait for the broker's confirm (AMQP_IN_FLIGHT)."), func() float64 {
+			return float64(p.cfg.InFlight)
+		}),
+		prometheus.NewGaugeFunc(gaugeOpts("in_flight_limit_bytes", "The most bytes of messages that may wait for the broker's confirm (AMQP_IN_FLIGHT_BYTES)."), func() float64 {
+			return float64(p.cfg.InFlightBytes)
+		}),
+		prometheus.NewGaugeFunc(gaugeOpts("state_since_timestamp_seconds", "When spamtraps_amqp_ready became what it is."), func() float64 {
+			return unixSeconds(p.State().Since)
 		}),
 		prometheus.NewGaugeFunc(gaugeOpts("ready", "Whether messages are published as they come (1), or something keeps them (0)."), func() float64 {
 			if p.State().OK {
@@ -53,4 +70,12 @@ func newMetrics(reg prometheus.Registerer, p *Publisher) *metrics {
 		}),
 	)
 	return m
+}
+
+// unixSeconds is a time as a metric shows it; 0 is none.
+func unixSeconds(at time.Time) float64 {
+	if at.IsZero() {
+		return 0
+	}
+	return float64(at.UnixMilli()) / 1000
 }

@@ -119,11 +119,11 @@ func (p *Publisher) await(ctx context.Context, f *flight) error {
 	select {
 	case <-f.confirm.Done():
 		clock.Stop()
-		return p.settle(f)
+		return p.counted(p.settle(f), f.size)
 	case <-f.halted:
 		if f.confirm.Acked() { // just in time
 			clock.Stop()
-			return p.settle(f)
+			return p.counted(p.settle(f), f.size)
 		}
 		err = p.verdict(f, f.cause)
 	case <-ctx.Done():
@@ -143,7 +143,9 @@ func (p *Publisher) settleLater(f *flight, clock *time.Timer) {
 	for {
 		select {
 		case <-f.confirm.Done():
-			_ = p.settle(f) // whoever wanted to know has gone
+			if p.settle(f) == nil { // but whoever wanted to know has gone
+				p.metrics.late.Inc()
+			}
 			return
 		case <-clock.C:
 			if grace := p.door.grace(p.cfg.ConfirmTimeout); grace > 0 {
@@ -155,6 +157,15 @@ func (p *Publisher) settleLater(f *flight, clock *time.Timer) {
 	}
 }
 
+// counted counts a message that somebody was told is confirmed.
+func (p *Publisher) counted(err error, size int64) error {
+	if err == nil {
+		p.metrics.confirmed.Inc()
+		p.metrics.bytes.Add(float64(size))
+	}
+	return err
+}
+
 // settle reads the broker's word on a flight and gives its room back.
 func (p *Publisher) settle(f *flight) error {
 	confirmed := f.confirm.Acked()
@@ -162,7 +173,6 @@ func (p *Publisher) settle(f *flight) error {
 	defer p.leave(f)
 	switch {
 	case confirmed && returned == "":
-		p.metrics.confirmed.Inc()
 		p.metrics.latency.Observe(time.Since(f.at).Seconds())
 		if f.probe {
 			p.trust()

@@ -18,7 +18,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// admin serves /livez, /readyz and /metrics.
+// admin serves /livez, /readyz, /metrics and the status page at /.
 type admin struct {
 	listener net.Listener
 	server   *http.Server
@@ -27,7 +27,7 @@ type admin struct {
 // adminStop is what a request in flight gets when everything else has stopped.
 const adminStop = time.Second
 
-func newAdmin(ctx context.Context, addr string, ready *readiness, metrics *prometheus.Registry, log zerolog.Logger) (*admin, error) {
+func newAdmin(ctx context.Context, addr string, ready *readiness, metrics *prometheus.Registry, page *statusPage, log zerolog.Logger) (*admin, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("ADMIN_ADDR cannot be listened on: %w", err)
@@ -35,6 +35,7 @@ func newAdmin(ctx context.Context, addr string, ready *readiness, metrics *prome
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "OK\n") })
 	mux.Handle("GET /readyz", ready)
+	mux.Handle("GET /{$}", page)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	return &admin{listener: listener, server: &http.Server{
 		Handler:           neverCached(mux),
@@ -112,15 +113,23 @@ func (r *readiness) enter(p phase) {
 
 // ServeHTTP calls the checks.
 func (r *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	ok, text := r.report()
+	ok, lines := r.lines()
 	if !ok {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	_, _ = io.WriteString(w, text)
+	for _, line := range lines {
+		_, _ = io.WriteString(w, readyLine(line)) // whoever asked may be gone
+	}
 }
 
-// report says whether the service can work, and how each thing that is watched is, sorted by name.
-func (r *readiness) report() (bool, string) {
+func (r *readiness) current() phase {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.phase
+}
+
+// lines says whether the service can work, and how each thing that is watched is, sorted by name.
+func (r *readiness) lines() (bool, []Health) {
 	r.mu.Lock()
 	phase, checks := r.phase, make(map[string]func() Health, len(r.checks))
 	names := make([]string, 0, len(r.checks))
@@ -131,14 +140,14 @@ func (r *readiness) report() (bool, string) {
 	r.mu.Unlock()
 
 	ready := phase == running
-	lines := []string{readyLine(ready, string(phase))}
+	lines := []Health{{ready, string(phase)}}
 	slices.Sort(names)
 	for _, name := range names {
 		health := checks[name]()
 		ready = ready && health.OK
-		lines = append(lines, readyLine(health.OK, watchText(name, health.Text)))
+		lines = append(lines, Health{health.OK, watchText(name, health.Text)})
 	}
-	return ready, strings.Join(lines, "\n") + "\n"
+	return ready, lines
 }
 
 // watchText begins with the name of what is watched, also when the check leaves it out.
@@ -152,9 +161,9 @@ func watchText(name, text string) string {
 	return string(escapeUnsafe([]byte(text)))
 }
 
-func readyLine(ok bool, text string) string {
-	if ok {
-		return "OK " + text
+func readyLine(h Health) string {
+	if h.OK {
+		return "OK " + h.Text + "\n"
 	}
-	return "NOK " + text
+	return "NOK " + h.Text + "\n"
 }

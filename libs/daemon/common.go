@@ -17,7 +17,7 @@ type Common struct {
 	LogLevel        string        `env:"LOG_LEVEL" oneof:"debug info warn error" desc:"The least important events that are logged."`
 	Verbose         bool          `env:"-" yaml:"-" flag:"verbose" short:"v" desc:"Log as with LOG_LEVEL=debug."`
 	LogFormat       string        `env:"LOG_FORMAT" oneof:"json console" empty:"console on a terminal, else json" desc:"How events are written to stderr."`
-	AdminAddr       string        `env:"ADMIN_ADDR" desc:"Address of /livez, /readyz and /metrics; a lone :PORT listens on all interfaces."`
+	AdminAddr       string        `env:"ADMIN_ADDR" desc:"Address of the status page, /livez, /readyz and /metrics; a lone :PORT listens on all interfaces."`
 	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" desc:"How long the service may take to finish what is in flight after SIGTERM."`
 
 	fromFile map[string]bool // by variable

@@ -1,5 +1,5 @@
 // Package daemon is the life of a service around its work: it layers and checks the configuration, makes the logger, answers
-// /livez, /readyz and /metrics, starts and stops the parts of the service in order, and turns the end into an exit code.
+// /livez, /readyz and /metrics, shows a status page, starts and stops the parts of the service in order, and turns the end into an exit code.
 // A service describes itself with a Service value and calls Main; everything else here serves that call.
 //
 // # Configuration
@@ -81,7 +81,10 @@ type Service[C any] struct {
 	// block after that. Its context ends when the stop begins: it is for the start itself, parts have their own. An error
 	// ends the service with exit code 1.
 	Run func(ctx context.Context, d *Daemon, cfg C) error
-	// Commands are the subcommands beside config, healthcheck, version and help.
+	// Metrics registers with reg all families that Run registers with Daemon.Metrics, by the same calls, and starts nothing. The command
+	// metrics and docs/monitoring.md are made from them. nil: there are none.
+	Metrics func(cfg C, reg prometheus.Registerer) error
+	// Commands are the subcommands beside config, metrics, healthcheck, version and help.
 	Commands []Command[C]
 }
 
@@ -120,11 +123,12 @@ type Daemon struct {
 	Name, Version string
 	// Log writes to stderr; events carry the field service.
 	Log zerolog.Logger
-	// Metrics is what /metrics shows; it holds those of Go, of the process and spamtraps_build_info already.
+	// Metrics is what /metrics shows; it holds those of Go, of the process, spamtraps_build_info and spamtraps_ready already.
 	Metrics *prometheus.Registry
 
 	group *group
 	ready *readiness
+	page  *statusPage
 	admin *admin
 }
 

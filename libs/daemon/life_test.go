@@ -281,7 +281,9 @@ func TestProbesAnswerNothingElse(t *testing.T) {
 		{http.MethodPost, "/livez", http.StatusMethodNotAllowed},
 		{http.MethodDelete, "/readyz", http.StatusMethodNotAllowed},
 		{http.MethodPut, "/metrics", http.StatusMethodNotAllowed},
-		{http.MethodGet, "/", http.StatusNotFound},
+		{http.MethodGet, "/", http.StatusOK},
+		{http.MethodPost, "/", http.StatusMethodNotAllowed},
+		{http.MethodGet, "/index.html", http.StatusNotFound},
 		{http.MethodGet, "/debug/pprof/", http.StatusNotFound},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), row.method, base+row.path, nil)

@@ -41,7 +41,7 @@ type program[C any] struct {
 	loader *loader // into cfg
 
 	commands []command
-	markdown bool   // config --markdown
+	markdown bool   // config --markdown, metrics --markdown
 	url      string // healthcheck --url
 }
 
@@ -71,6 +71,7 @@ func (prog *program[C]) allCommands() []command {
 	list := []command{
 		{name: "", run: prog.serve},
 		{name: "config", usage: "[--markdown]", run: prog.config, about: "show the effective configuration and where each value comes from"},
+		{name: "metrics", usage: "[--markdown]", run: prog.metrics, about: "list what /metrics shows, with what it means"},
 		{name: "healthcheck", usage: "[--url URL]", run: prog.healthcheck, about: "ask the running service for its /readyz; 0 is ready, 1 is not"},
 		{name: "version", run: prog.version, about: "show the version"},
 		{name: "help", run: prog.help, about: "show this"},
@@ -79,7 +80,8 @@ func (prog *program[C]) allCommands() []command {
 		list[i].flags = newFlags()
 	}
 	list[1].flags.BoolVar(&prog.markdown, "markdown", false, "")
-	list[2].flags.StringVar(&prog.url, "url", "", "")
+	list[2].flags.BoolVar(&prog.markdown, "markdown", false, "")
+	list[3].flags.StringVar(&prog.url, "url", "", "")
 	for _, cmd := range prog.svc.Commands {
 		own := command{name: cmd.Name, about: cmd.About, usage: cmd.Usage, takesArgs: true, flags: newFlags(), run: prog.custom(cmd)}
 		if cmd.Flags != nil {
@@ -113,6 +115,17 @@ func (prog *program[C]) config(line commandLine) int {
 		printConfig(prog.p.Stdout, prog.loader.sections)
 		return ExitOK
 	})
+}
+
+// metrics needs no configuration: which families there are does not depend on it.
+func (prog *program[C]) metrics(commandLine) int {
+	families, err := Families(prog.svc)
+	if err != nil {
+		fmt.Fprintf(prog.p.Stderr, "%s: %v\n", prog.svc.Name, err)
+		return ExitFailed
+	}
+	printFamilies(prog.p.Stdout, families, prog.markdown)
+	return ExitOK
 }
 
 // healthcheck leaves it to the service itself to say what is wrong with the configuration, and needs nothing that Validate settles.

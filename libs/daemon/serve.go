@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -17,7 +18,7 @@ func (prog *program[C]) serve(line commandLine) int {
 		defer release()
 		log := newLogger(prog.p.Stderr, prog.common, prog.svc.Name)
 		log.Info().Str("version", Version()).Dict("settings", shownSettings(prog.loader.sections)).Msg("starting")
-		d, err := newDaemon(prog.svc.Name, prog.common.AdminAddr, log)
+		d, err := newDaemon(prog.svc.Name, prog.common, log)
 		if err != nil {
 			log.Error().Err(err).Msg("cannot start")
 			return ExitFailed
@@ -30,9 +31,11 @@ func (prog *program[C]) serve(line commandLine) int {
 }
 
 // newDaemon listens for the probes before anything of the service is started, so that /livez answers early.
-func newDaemon(name, adminAddr string, log zerolog.Logger) (*Daemon, error) {
-	d := &Daemon{Name: name, Version: Version(), Log: log, Metrics: newMetrics(name), group: newGroup(log), ready: newReadiness()}
-	listening, err := newAdmin(context.Background(), adminAddr, d.ready, d.Metrics, log)
+func newDaemon(name string, common *Common, log zerolog.Logger) (*Daemon, error) {
+	ready := newReadiness()
+	d := &Daemon{Name: name, Version: Version(), Log: log, Metrics: newMetrics(name, ready), group: newGroup(log), ready: ready}
+	d.page = &statusPage{service: name, sensor: common.Sensor, started: time.Now(), ready: ready, metrics: d.Metrics, log: log}
+	listening, err := newAdmin(context.Background(), common.AdminAddr, d.ready, d.Metrics, d.page, log)
 	if err != nil {
 		return nil, err
 	}
@@ -80,14 +83,29 @@ func (prog *program[C]) sayWhoTakesHpfeeds(log zerolog.Logger) {
 	log.Info().Msg("the feed file says type: hpfeeds, but collectors always publish to AMQP: hpfeeds-bridge takes the hpfeeds section")
 }
 
-func newMetrics(name string) *prometheus.Registry {
+func newMetrics(name string, ready *readiness) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
+	registry.MustRegister(newBuildInfo(name), newReady(ready), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return registry
+}
+
+func newBuildInfo(name string) prometheus.Gauge {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "spamtraps_build_info",
 		Help:        "Always 1; the labels say which service this is, its version and the Go version that built it.",
 		ConstLabels: prometheus.Labels{"service": name, "version": Version(), "go_version": runtime.Version()},
 	})
 	build.Set(1)
-	registry.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return registry
+	return build
+}
+
+func newReady(ready *readiness) prometheus.GaugeFunc {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "spamtraps_ready", Help: "Whether /readyz says that the service can do its work (1) or not (0).",
+	}, func() float64 {
+		if ok, _ := ready.lines(); ok {
+			return 1
+		}
+		return 0
+	})
 }

@@ -7,6 +7,9 @@ import (
 	"os"
 	"runtime/debug"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
 	"spamtraps.internal/hpfeeds-bridge/internal/bridge"
 	"spamtraps.internal/hpfeeds-bridge/internal/command"
 	"spamtraps.internal/hpfeeds-bridge/internal/config"
@@ -23,6 +26,7 @@ func service() daemon.Service[config.Config] {
 		About:    "Publishes the mail that is in RabbitMQ to an hpfeeds broker; it acknowledges only what that broker has.",
 		Defaults: config.Defaults,
 		Run:      run,
+		Metrics:  metrics,
 		Commands: []daemon.Command[config.Config]{command.Tail(), command.Check(), command.Deadletter()},
 	}
 }
@@ -34,13 +38,12 @@ func run(_ context.Context, d *daemon.Daemon, cfg config.Config) error {
 		return nil
 	}
 	limitMemory(cfg.Bridge.Memory)
-	consumer := amqp.NewConsumer(cfg.AMQP, cfg.Bridge.Source(), d.Log, d.Metrics)
-	morgue := amqp.NewPublisher(cfg.Bridge.Morgue(cfg.AMQP), d.Log, d.Metrics)
-	b := bridge.New(cfg.Bridge, cfg.HPFeeds, consumer, morgue, d.Log, d.Metrics)
+	consumer, morgue, b := build(cfg, d.Log, d.Metrics)
 	// Parts stop in the reverse order: first the bridge takes nothing more and waits for what is on its way; then the connections go.
 	d.Go("morgue", morgue.Run)
 	d.Go("amqp", consumer.Run)
 	d.Go("bridge", b.Run)
+	d.Show(func() daemon.Status { return statusOf(consumer, morgue, b) })
 	d.Watch("amqp", func() daemon.Health {
 		state := consumer.State()
 		return daemon.Health{OK: state.OK, Text: state.Text}
@@ -49,6 +52,18 @@ func run(_ context.Context, d *daemon.Daemon, cfg config.Config) error {
 		ok, text := b.Health()
 		return daemon.Health{OK: ok, Text: text}
 	})
+	return nil
+}
+
+// build makes the parts and starts none.
+func build(cfg config.Config, log zerolog.Logger, reg prometheus.Registerer) (*amqp.Consumer, *amqp.Publisher, *bridge.Bridge) {
+	consumer := amqp.NewConsumer(cfg.AMQP, cfg.Bridge.Source(), log, reg)
+	morgue := amqp.NewPublisher(cfg.Bridge.Morgue(cfg.AMQP), log, reg)
+	return consumer, morgue, bridge.New(cfg.Bridge, cfg.HPFeeds, consumer, morgue, log, reg)
+}
+
+func metrics(cfg config.Config, reg prometheus.Registerer) error {
+	build(cfg, zerolog.Nop(), reg)
 	return nil
 }
 

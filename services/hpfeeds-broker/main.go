@@ -23,6 +23,10 @@ var service = daemon.Service[config.Config]{
 	About:    "A small hpfeeds broker for trials: it logs clients in and hands messages on, or misbehaves as a script has it.",
 	Defaults: config.Defaults,
 	Run:      run,
+	Metrics: func(_ config.Config, reg prometheus.Registerer) error {
+		measure(reg, hpfeedstest.New(hpfeedstest.Config{}))
+		return nil
+	},
 }
 
 func main() { os.Exit(daemon.Main(service, daemon.OSProcess())) }

@@ -24,6 +24,7 @@ func (p *program) service() daemon.Service[config.Config] {
 		Defaults:  config.Defaults,
 		Prefixes:  []string{"MAILBOX", "SHARD"},
 		Run:       p.run,
+		Metrics:   metrics,
 		ExitCodes: []string{"4 all that was asked is published but mails that are too large, which were left where they are"},
 		Commands:  []daemon.Command[config.Config]{command.Check()},
 	}

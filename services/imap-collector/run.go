@@ -7,6 +7,9 @@ import (
 	"os"
 	"runtime/debug"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
 	"spamtraps.internal/imap-collector/internal/account"
 	"spamtraps.internal/imap-collector/internal/collector"
 	"spamtraps.internal/imap-collector/internal/command"
@@ -30,11 +33,9 @@ func (p *program) run(_ context.Context, d *daemon.Daemon, cfg config.Config) er
 	cfg.Tokens.SetLog(d.Log)
 	accounts := cfg.Mine()
 	announce(d, cfg, accounts)
-	d.Metrics.MustRegister(newTokenAges(accounts))
 	limitMemory(cfg.IMAP.Memory)
-	publisher := amqp.NewPublisher(cfg.AMQP, d.Log, d.Metrics)
 	identity := collector.Identity{App: d.Name + "/" + d.Version, Collector: d.Name, Sensor: cfg.Sensor}
-	boxes := collector.New(collectorConfig(cfg), identity, accounts, publisher, store, d.Log, d.Metrics)
+	publisher, boxes := build(identity, cfg, accounts, store, d.Log, d.Metrics)
 
 	// Parts stop in the reverse order: the mailboxes first, while what they have on its way can still be confirmed. They leave the publisher,
 	// which needs three seconds at most, half of the time.
@@ -46,7 +47,22 @@ func (p *program) run(_ context.Context, d *daemon.Daemon, cfg config.Config) er
 		d.Go("imap", func(ctx context.Context) error { return p.once(ctx, d, accounts, boxes) })
 	}
 	d.Watch("amqp", func() daemon.Health { state := publisher.State(); return daemon.Health{OK: state.OK, Text: state.Text} })
+	d.Show(func() daemon.Status { return statusOf(boxes) })
 	d.Watch("imap", func() daemon.Health { ok, text := boxes.Health(); return daemon.Health{OK: ok, Text: text} })
+	return nil
+}
+
+// build makes the parts and starts none.
+func build(identity collector.Identity, cfg config.Config, accounts []account.Account, store *state.Store, log zerolog.Logger,
+	reg prometheus.Registerer,
+) (*amqp.Publisher, *collector.Collector) {
+	reg.MustRegister(newTokenAges(accounts))
+	publisher := amqp.NewPublisher(cfg.AMQP, log, reg)
+	return publisher, collector.New(collectorConfig(cfg), identity, accounts, publisher, store, log, reg)
+}
+
+func metrics(cfg config.Config, reg prometheus.Registerer) error {
+	build(collector.Identity{}, cfg, nil, nil, zerolog.Nop(), reg)
 	return nil
 }
 

@@ -158,6 +158,7 @@ func testBrokerHasBadDays(t *testing.T, broker *rig.Broker) {
 	spooled.stop()
 	awaitEmpty(t, path)
 	spooled.compare(t, drain(t, &second))
+	spooler.log.balanced(t)
 	for _, p := range []*process{collector, spooler} {
 		if peak := p.peakRSS(t); peak > 64<<20 {
 			t.Errorf("a collector grew to %d MiB", peak>>20)

@@ -276,6 +276,7 @@ func testMailThatNeverPassesIsSetAside(t *testing.T, broker *rig.Broker) {
 		_, text := collector.log.readiness(t)
 		return strings.Contains(text, "spool: nothing waiting\n")
 	})
+	collector.log.balanced(t)
 	collector.terminate(t)
 	if code := collector.exit(); code != daemon.ExitOK {
 		t.Errorf("exit code %d", code)

@@ -155,6 +155,13 @@ func (b *Bridge) setFlying(n int) {
 	b.flying = n
 }
 
+// Since returns when that which Health tells began.
+func (b *Bridge) Since() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.since
+}
+
 // Health tells whether mail can be published, and how it is in words: "hpfeeds: cannot reach broker:10000: connection refused, for 12 s". It does not block.
 func (b *Bridge) Health() (ok bool, text string) {
 	b.mu.Lock()

@@ -40,6 +40,7 @@ type batch struct {
 	mails   []mail
 	bytes   int64
 	token   uint64    // fence: published after them
+	sealed  time.Time // when the token was sent
 	end     int64     // drained: pipe.written, after them
 	through time.Time // drained: when the broker's machine had all of it
 }
@@ -283,6 +284,7 @@ func (f *flow) seal() error {
 		last.end = f.pipe.written
 		return f.pipe.Flush()
 	}
+	last.sealed = time.Now()
 	last.token, err = f.pipe.token()
 	return err
 }
@@ -290,6 +292,7 @@ func (f *flow) seal() error {
 // back confirms what was published before a token that has come back.
 func (f *flow) back(token uint64) error {
 	for len(f.sent) > 0 && f.sent[0].token <= token {
+		f.metrics.fence.Observe(time.Since(f.sent[0].sealed).Seconds())
 		f.pass()
 	}
 	if len(f.sent) == 0 {
@@ -313,7 +316,7 @@ func (f *flow) tick(ctx context.Context) error {
 		return f.release(ctx)
 	case f.pipe.echo != nil && f.pipe.Idle() >= idleLimit:
 		token, err := f.pipe.token() // keeps both connections in use, and shows that they are alive
-		f.sent, f.moved = append(f.sent, batch{token: token}), now
+		f.sent, f.moved = append(f.sent, batch{token: token, sealed: now}), now
 		return err
 	}
 	return nil

@@ -13,6 +13,7 @@ type metrics struct {
 	failures    *prometheus.CounterVec
 	latency     prometheus.Histogram
 	confirm     *prometheus.GaugeVec
+	fence       prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer, b *Bridge) *metrics {
@@ -35,12 +36,26 @@ func newMetrics(reg prometheus.Registerer, b *Bridge) *metrics {
 			Namespace: namespace, Subsystem: subsystem, Name: "confirm_seconds", Help: "Time from taking a mail out of the queue to its acknowledgement.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
 		}),
+		fence: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: namespace, Subsystem: subsystem, Name: "fence_seconds", Help: "Round trips of the fence: time from sending a token, after the mails that it stands for, to its coming back.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
+		}),
 		confirm: prometheus.NewGaugeVec(prometheus.GaugeOpts(opts("confirm", "Which way of confirming is in use (1): drained or fence.")), []string{"mode"}),
 	}
 	m.confirm.WithLabelValues(confirmDrained).Set(0)
 	m.confirm.WithLabelValues(confirmFence).Set(0)
 	reg.MustRegister(
-		m.published, m.confirmed, m.unconfirmed, m.dead, m.dropped, m.connections, m.failures, m.latency, m.confirm,
+		m.published, m.confirmed, m.unconfirmed, m.dead, m.dropped, m.connections, m.failures, m.latency, m.confirm, m.fence,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("in_flight", "Mails that are written and not yet confirmed, as last reported.")), func() float64 {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return float64(b.flying)
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("state_since_timestamp_seconds", "When spamtraps_bridge_ready became what it is.")), func() float64 {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return float64(b.since.UnixMilli()) / 1000
+		}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("ready", "Whether mails are published as they come (1), or something keeps them (0).")), func() float64 {
 			if ok, _ := b.Health(); ok {
 				return 1

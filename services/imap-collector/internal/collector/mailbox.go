@@ -42,6 +42,7 @@ type mailbox struct {
 	status   Status
 	began    time.Time
 	lastLook time.Time
+	lastMail time.Time
 	problem  string // why the last look was none
 }
 
@@ -169,8 +170,8 @@ func (m *mailbox) connect(soft, hard context.Context, continuous bool) (err erro
 			s.Close()
 		}
 	}()
-	m.metrics.connected.Set(1)
-	defer m.metrics.connected.Set(0)
+	m.metrics.setConnected(1)
+	defer m.metrics.setConnected(0)
 	m.log.Debug().Str("mechanism", s.Mechanism()).Msg("logged in")
 	if alert := s.Alert(); alert != "" && m.first(alert) {
 		m.log.Warn().Str("alert", alert).Msg("the server wants people to read this")

@@ -19,7 +19,7 @@ type families struct {
 	found, fetched, confirmed, confirmedBytes *prometheus.CounterVec
 	marked, unmarked, uidValidity             *prometheus.CounterVec
 	left, failures                            *prometheus.CounterVec
-	connected, lastLook                       *prometheus.GaugeVec
+	connected, since, lastLook, lastMail      *prometheus.GaugeVec
 }
 
 // mailboxMetrics are those of one mailbox, looked up once.
@@ -27,7 +27,7 @@ type mailboxMetrics struct {
 	*families
 	found, fetched, confirmed, confirmedBytes prometheus.Counter
 	marked, unmarked, uidValidity             prometheus.Counter
-	connected, lastLook                       prometheus.Gauge
+	connected, since, lastLook, lastMail      prometheus.Gauge
 }
 
 func newFamilies(reg prometheus.Registerer, c *Collector) *families {
@@ -43,6 +43,9 @@ func newFamilies(reg prometheus.Registerer, c *Collector) *families {
 	}
 	reading("memory_bytes", "Bytes of mail that are in memory, or reserved for what was asked for.", func() float64 { return float64(c.shared.room.load().bytes) })
 	reading("in_hand", "Mails that were asked for and are not yet marked in their mailbox: as many may come twice after a crash.", func() float64 { return float64(c.shared.room.load().mails) })
+	reading("memory_limit_bytes", "The most bytes of mail that may be in memory (IMAP_MEMORY).", func() float64 { return float64(c.shared.cfg.Memory) })
+	reading("in_hand_limit", "The most mails that may be in hand (AMQP_IN_FLIGHT).", func() float64 { return float64(c.shared.cfg.Window) })
+	reg.MustRegister(staleness{c})
 	reading("mailboxes", "Mailboxes that are worked on.", func() float64 { return float64(len(c.mailboxes)) })
 	reading("stale_mailboxes", "Mailboxes without a successful look for IMAP_STALE_AFTER.", func() float64 { return float64(len(c.stale(time.Now()))) })
 	return &families{
@@ -56,6 +59,8 @@ func newFamilies(reg prometheus.Registerer, c *Collector) *families {
 		left:           counter("left_total", "Mails that are left where they are, by reason.", "reason"),
 		failures:       counter("failures_total", "Ends of a connection, and tries to connect, that nobody wanted, by kind.", "kind"),
 		connected:      gauge("connected", "Whether there is a connection that is logged in (1)."),
+		since:          gauge("connected_since_timestamp_seconds", "When spamtraps_imap_connected became what it is; 0 is never."),
+		lastMail:       gauge("last_mail_timestamp_seconds", "When the broker last confirmed a mail of it, since the process began; 0 is never."),
 		lastLook:       gauge("last_look_timestamp_seconds", "When all folders were last looked at with success."),
 	}
 }
@@ -68,6 +73,33 @@ func (f *families) of(name string) mailboxMetrics {
 		families: f,
 		found:    f.found.WithLabelValues(name), fetched: f.fetched.WithLabelValues(name), confirmed: f.confirmed.WithLabelValues(name),
 		confirmedBytes: f.confirmedBytes.WithLabelValues(name), marked: f.marked.WithLabelValues(name), unmarked: f.unmarked.WithLabelValues(name),
-		uidValidity: f.uidValidity.WithLabelValues(name), connected: f.connected.WithLabelValues(name), lastLook: f.lastLook.WithLabelValues(name),
+		uidValidity: f.uidValidity.WithLabelValues(name), connected: f.connected.WithLabelValues(name), since: f.since.WithLabelValues(name), lastMail: f.lastMail.WithLabelValues(name),
+		lastLook: f.lastLook.WithLabelValues(name),
+	}
+}
+
+// setConnected notes whether there is a connection.
+func (m *mailboxMetrics) setConnected(yes float64) {
+	m.connected.Set(yes)
+	m.since.SetToCurrentTime()
+}
+
+// staleness tells of each mailbox whether it is stale. That depends on the time, so it is found out when it is asked for.
+type staleness struct{ collector *Collector }
+
+var staleDesc = prometheus.NewDesc("spamtraps_imap_stale", "Whether there was no successful look for IMAP_STALE_AFTER (1).", []string{"mailbox"}, nil)
+
+// Describe tells which metric there is.
+func (staleness) Describe(descs chan<- *prometheus.Desc) { descs <- staleDesc }
+
+// Collect looks at each mailbox.
+func (s staleness) Collect(metrics chan<- prometheus.Metric) {
+	now := time.Now()
+	for _, m := range s.collector.mailboxes {
+		value := 0.
+		if _, stale := m.stale(now, s.collector.shared.cfg.StaleAfter); stale {
+			value = 1
+		}
+		metrics <- prometheus.MustNewConstMetric(staleDesc, prometheus.GaugeValue, value, m.account.Name)
 	}
 }

@@ -41,6 +41,7 @@ func (p *pass) publish(mail session.Mail, memory int64) {
 		log.Info().Int64("size", size).TimeDiff("took", time.Now(), message.ReceivedAt).Msg("confirmed")
 		m.metrics.confirmed.Inc()
 		m.metrics.confirmedBytes.Add(float64(size))
+		m.confirmedOne()
 	case known && failure.Permanent:
 		result.never = true
 		log.Error().Err(err).Int64("size", size).Str("reason", string(failure.Reason)).Msg("left: the broker never takes this mail")

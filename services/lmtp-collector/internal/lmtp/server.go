@@ -12,6 +12,7 @@ import (
 
 	"github.com/emersion/go-smtp"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/rabbitmq/amqp091-go"
 	"github.com/rs/zerolog"
 
@@ -44,6 +45,7 @@ type Server struct {
 	taker       Taker
 	domains     domains
 	gateway     gatewayWatch
+	peers       peerWatch
 	memory      *memory.Budget
 	log         zerolog.Logger
 	metrics     metrics
@@ -53,17 +55,30 @@ type Server struct {
 
 // NewServer returns a server that is not listening yet. Its families of metrics begin with spamtraps_lmtp_.
 func NewServer(cfg Config, identity Identity, taker Taker, log zerolog.Logger, reg prometheus.Registerer) *Server {
+	budget := memory.NewBudget(cfg.Memory, cfg.MaxConnections, cfg.MaxMessageBytes)
+	registerBudget(reg, budget, cfg.Memory)
 	return &Server{
 		cfg:         cfg,
 		identity:    identity,
 		taker:       taker,
 		domains:     newDomains(cfg.Domains),
 		gateway:     gatewayWatch{log: log},
-		memory:      memory.NewBudget(cfg.Memory, cfg.MaxConnections, cfg.MaxMessageBytes),
+		memory:      budget,
 		log:         log,
 		metrics:     newMetrics(reg),
 		doorMetrics: newDoorMetrics(reg),
 	}
+}
+
+// registerBudget shows how much of the memory is in use.
+func registerBudget(reg prometheus.Registerer, budget *memory.Budget, limit int64) {
+	auto := promauto.With(reg)
+	auto.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "spamtraps_lmtp_memory_bytes", Help: "Bytes of mail in memory, beside the little that each connection has for itself.",
+	}, func() float64 { return float64(budget.Pooled()) })
+	auto.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "spamtraps_lmtp_memory_limit_bytes", Help: "The most bytes of mail that new mail may have in memory: LMTP_MEMORY, less a quarter for mail that waited, when there is a maildir.",
+	}, func() float64 { return float64(limit) })
 }
 
 // Serve takes connections from listener until ctx ends, and closes it. When ctx ends, connections that wait for a command are

@@ -36,6 +36,8 @@ const (
 type metrics struct {
 	received, receivedBytes   prometheus.Counter
 	taken, deferred, rejected *prometheus.CounterVec
+	accepted                  prometheus.Counter
+	answer                    prometheus.Histogram
 }
 
 // Why a mail or a recipient was deferred or rejected: the values of the label reason.
@@ -61,6 +63,12 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		taken: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "spamtraps_lmtp_taken_total", Help: "Mails that were answered 250, by who has them: the broker has confirmed them, the maildir has them until it does, or they are set aside there.",
 		}, []string{"held"}),
+		accepted: auto.NewCounter(prometheus.CounterOpts{
+			Name: "spamtraps_lmtp_accepted_total", Help: "Mails that were answered 250. Each must be somewhere: the broker has confirmed it, or the maildir has it.",
+		}),
+		answer: auto.NewHistogram(prometheus.HistogramOpts{
+			Name: "spamtraps_lmtp_answer_seconds", Help: "Time from the end of a mail to its 250.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 18),
+		}),
 		deferred: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "spamtraps_lmtp_deferred_total", Help: "Mails that the MTA was told to send again, by reason; recipients, for the reason recipients.",
 		}, []string{"reason"}),
@@ -174,6 +182,11 @@ func (s *session) Rcpt(_ string, _ *smtp.RcptOptions) error {
 func (s *session) Data(io.Reader) (reply error) {
 	defer s.room.Free()
 	defer func() {
+		if reply == nil {
+			s.server.metrics.accepted.Inc()
+		}
+	}()
+	defer func() {
 		if cause := recover(); cause != nil {
 			s.log.Error().Any("cause", cause).Str("stack", string(debug.Stack())).Msg("panic: the mail is deferred and the session ended")
 			s.wire.Stop(time.Now())
@@ -201,7 +214,9 @@ func (s *session) Data(io.Reader) (reply error) {
 		log.WithLevel(severity(err)).Err(err).Str("reason", reasonPublish).Int("size", len(body)).Msg("deferred")
 		return later(err)
 	}
+	s.server.peers.see(s.peer, len(body))
 	s.server.metrics.taken.WithLabelValues(events[held]).Inc()
+	s.server.metrics.answer.Observe(time.Since(mail.ReceivedAt).Seconds())
 	log.Info().Int("size", len(body)).Int("recipients", len(mail.LMTP.RcptTo)).Str("mail_from", clip(s.from)).
 		TimeDiff("took", time.Now(), mail.ReceivedAt).Msg(events[held])
 	return nil

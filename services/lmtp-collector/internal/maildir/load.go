@@ -259,7 +259,7 @@ func (m *Maildir) SetAside(w Waiting, why string) error {
 		return m.failure("set a mail aside", err)
 	}
 	m.queue.asideBy(1)
-	m.metrics.aside.Inc()
+	m.metrics.asideOld.Inc()
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package maildir
 
 import (
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -8,8 +9,8 @@ import (
 )
 
 type metrics struct {
-	stored, kept, delivered, aside, dropped prometheus.Counter
-	errors                                  *prometheus.CounterVec
+	stored, kept, delivered, asideNew, asideOld, dropped prometheus.Counter
+	errors                                               *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, m *Maildir) metrics {
@@ -30,6 +31,10 @@ func newMetrics(reg prometheus.Registerer, m *Maildir) metrics {
 	})
 	gauge("aside", "Mails that were set aside because they can never pass.", func(s Stats) float64 { return float64(s.Aside) })
 	gauge("unknown_versions", "Mails whose envelope a newer version has written, and that are left alone.", func(s Stats) float64 { return float64(s.Unknown) })
+	auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "spamtraps_maildir_free_bytes", Help: "Bytes that are free on the disk of the maildir; -1 when it does not say."},
+		m.free)
+	auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "spamtraps_maildir_min_free_bytes", Help: "With less free than this no mail is taken (MAILDIR_MIN_FREE)."},
+		func() float64 { return float64(m.cfg.MinFree) })
 	gauge("copies", "Copies of mails that the broker has.", func(s Stats) float64 { return float64(s.Copies) })
 	gauge("copies_bytes", "Bytes of the copies.", func(s Stats) float64 { return float64(s.CopiesBytes) })
 	vec := auto.NewCounterVec(prometheus.CounterOpts{
@@ -38,12 +43,24 @@ func newMetrics(reg prometheus.Registerer, m *Maildir) metrics {
 	for _, kind := range []string{"full", "disk"} {
 		vec.WithLabelValues(kind)
 	}
+	aside := auto.NewCounterVec(prometheus.CounterOpts{
+		Name: "spamtraps_maildir_set_aside_total", Help: "Mails that were set aside because they can never pass, by where they came from: just taken, or waiting in the maildir.",
+	}, []string{"from"})
 	return metrics{
 		stored:    counter("stored_total", "Mails that were stored to wait for the broker."),
 		kept:      counter("kept_total", "Mails of which a copy was kept when the broker had confirmed them."),
 		delivered: counter("delivered_total", "Mails that waited, and that the broker has now."),
-		aside:     counter("set_aside_total", "Mails that were set aside because they can never pass."),
+		asideNew:  aside.WithLabelValues("taken"),
+		asideOld:  aside.WithLabelValues("waiting"),
 		dropped:   counter("dropped_copies_total", "Copies that were deleted because of their age, MAILDIR_MAX_BYTES or want of room."),
 		errors:    vec,
 	}
+}
+
+func (m *Maildir) free() float64 {
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(m.cfg.Path, &disk); err != nil {
+		return -1
+	}
+	return float64(int64(disk.Bavail) * disk.Bsize)
 }

@@ -107,7 +107,7 @@ func (m *Maildir) StoreAside(message amqp091.Publishing, why string) error {
 		return m.failure("set a mail aside", err)
 	}
 	m.queue.asideBy(1)
-	m.metrics.aside.Inc()
+	m.metrics.asideNew.Inc()
 	return nil
 }
 

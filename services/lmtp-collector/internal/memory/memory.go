@@ -4,6 +4,7 @@ package memory
 
 import (
 	"context"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -22,7 +23,11 @@ type Budget struct {
 	own       int64
 	pool      *semaphore.Weighted
 	privilege chan struct{} // has the one Room that may take more than the pool has
+	pooled    atomic.Int64  // what is taken of the pool
 }
+
+// Pooled returns how many bytes are taken of what the rooms share, beside what each has for itself.
+func (b *Budget) Pooled() int64 { return b.pooled.Load() }
 
 // NewBudget returns a Budget of total bytes for so many rooms, each of which holds a mail of largest bytes at most. Total should
 // be several times largest: less than that may be overdrawn.
@@ -53,7 +58,7 @@ func (r *Room) Grow(ctx context.Context, total int64) error {
 		return nil
 	}
 	if r.budget.pool.TryAcquire(more) {
-		r.held += more
+		r.hold(more)
 		return nil
 	}
 	return r.wait(ctx, more)
@@ -70,13 +75,13 @@ func (r *Room) wait(ctx context.Context, more int64) error {
 		if err != nil {
 			return err
 		}
-		r.held += more
+		r.hold(more)
 		return nil
 	case r.budget.privilege <- struct{}{}:
 	case <-ctx.Done():
 		enough()
 		if <-pooled == nil { // in the same moment
-			r.held += more
+			r.hold(more)
 			return nil
 		}
 		return ctx.Err()
@@ -89,11 +94,16 @@ func (r *Room) wait(ctx context.Context, more int64) error {
 	return nil
 }
 
+func (r *Room) hold(more int64) {
+	r.held += more
+	r.budget.pooled.Add(more)
+}
+
 // Free gives everything back. It is harmless when there is nothing.
 func (r *Room) Free() {
 	if r.held > 0 {
 		r.budget.pool.Release(r.held)
-		r.held = 0
+		r.hold(-r.held)
 	}
 	if r.privileged {
 		r.privileged = false

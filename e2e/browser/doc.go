@@ -1,0 +1,2 @@
+// Package browser looks at the services' pages with a browser, Chromium without a window.
+package browser

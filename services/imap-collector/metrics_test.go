@@ -1,0 +1,9 @@
+package main
+
+import (
+	"testing"
+
+	"spamtraps.internal/libs/daemon/daemontest"
+)
+
+func TestMetrics(t *testing.T) { daemontest.LintMetrics(t, (&program{}).service()) }
