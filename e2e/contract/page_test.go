@@ -69,7 +69,7 @@ func TestPageListsEveryHeader(t *testing.T) {
 func complete() []*envelope.Envelope {
 	now := time.Date(2026, 11, 23, 16, 18, 10, 0, time.UTC)
 	common := envelope.Envelope{
-		MessageID: "m", App: "a", Sensor: "trap-1", Collector: strings.Repeat("c", envelope.MaxValueBytes+1), SHA256: "00",
+		MessageID: "m", App: "a", Sensor: "trap-1", Collector: strings.Repeat("c", envelope.MaxValueBytes+1), SHA256: "00", ContentHash: "00",
 		ReceivedAt: now, MTAReceivedAt: now, MailID: "\xff", Replayed: true,
 	}
 	lmtp, imap := common, common

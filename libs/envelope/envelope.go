@@ -51,6 +51,7 @@ type Envelope struct {
 	Sensor        string    // name of the installation that took the mail
 	Collector     string    // name of the service that took the mail
 	SHA256        string    // of the body, lower case hex
+	ContentHash   string    // ContentHash: what the mails of one campaign share
 	Size          int64     // of the body, bytes; always written
 	ReceivedAt    time.Time // when the collector had the whole mail. All times are kept to the millisecond, in UTC
 	MTAReceivedAt time.Time // when the MTA took the mail: earlier by as long as it waited in the MTA's queue
@@ -150,6 +151,7 @@ func (e *Envelope) headers() amqp091.Table {
 	t.text("sensor", e.Sensor)
 	t.text("collector", e.Collector)
 	t.text("sha256", e.SHA256)
+	t.text("content_hash", e.ContentHash)
 	t.text("mail_id", e.MailID)
 	t.time("received_at", e.ReceivedAt)
 	t.time("mta_received_at", e.MTAReceivedAt)

@@ -30,11 +30,11 @@ const (
 // sample returns an envelope with what every mail has.
 func sample() *envelope.Envelope {
 	return &envelope.Envelope{
-		App:        "lmtp-collector/1.4.0",
-		Sensor:     "trap-1",
-		Collector:  "lmtp-collector",
-		SHA256:     sha256,
-		Size:       int64(len(body)),
+		App:       "lmtp-collector/1.4.0",
+		Sensor:    "trap-1",
+		Collector: "lmtp-collector",
+		SHA256:    sha256,
+		Size:      int64(len(body)), ContentHash: envelope.ContentHash([]byte(body)),
 		ReceivedAt: time.Date(2026, 11, 23, 16, 18, 10, 42_999_999, time.UTC),
 		MailID:     envelope.MailID("", sha256),
 	}

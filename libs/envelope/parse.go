@@ -30,6 +30,7 @@ func Parse(d *amqp091.Delivery) (*Envelope, error) {
 		Sensor:        f.text("sensor"),
 		Collector:     f.text("collector"),
 		SHA256:        f.text("sha256"),
+		ContentHash:   f.text("content_hash"),
 		Size:          f.integer("size", math.MaxInt64),
 		ReceivedAt:    f.time("received_at"),
 		MTAReceivedAt: f.time("mta_received_at"),

@@ -59,14 +59,16 @@ func (p *pass) envelope(mail *session.Mail) *envelope.Envelope {
 	sum := sha256.Sum256(mail.Body)
 	digest := hex.EncodeToString(sum[:])
 	return &envelope.Envelope{
-		MessageID:  envelope.IMAPMessageID(m.account.ID, p.folder.name, p.folder.validity, mail.UID),
-		App:        m.shared.identity.App,
-		Sensor:     m.shared.identity.Sensor,
-		Collector:  m.shared.identity.Collector,
-		SHA256:     digest,
-		Size:       int64(len(mail.Body)),
-		ReceivedAt: time.Now(),
-		MailID:     envelope.MailID("", digest),
+		MessageID: envelope.IMAPMessageID(m.account.ID, p.folder.name, p.folder.validity, mail.UID),
+		App:       m.shared.identity.App,
+		Sensor:    m.shared.identity.Sensor,
+		Collector: m.shared.identity.Collector,
+		SHA256:    digest,
+		// The mailbox's address, where its login is one: whom the mail was for, nothing else tells.
+		ContentHash: envelope.ContentHash(mail.Body, m.account.Username),
+		Size:        int64(len(mail.Body)),
+		ReceivedAt:  time.Now(),
+		MailID:      envelope.MailID("", digest),
 		IMAP: &envelope.IMAP{
 			Mailbox:      m.account.ID,
 			Host:         m.account.Host,

@@ -318,6 +318,7 @@ func (s *session) envelope(body []byte) *envelope.Envelope {
 		Sensor:        s.server.identity.Sensor,
 		Collector:     s.server.identity.Collector,
 		SHA256:        digest,
+		ContentHash:   envelope.ContentHash(body, rcpts...),
 		Size:          int64(len(body)),
 		ReceivedAt:    time.Now(),
 		MTAReceivedAt: mtaReceivedAt(body, s.origin.QueueID),

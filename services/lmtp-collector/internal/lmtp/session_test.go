@@ -514,3 +514,13 @@ func FuzzBody(f *testing.F) {
 		}
 	})
 }
+
+// The content hash is that of the mail without its recipients.
+func TestContentHash(t *testing.T) {
+	var publisher memory
+	c := start(t, &publisher, nil).hello(t)
+	c.say("MAIL FROM:<>\r\nRCPT TO:<b@y.example>\r\nDATA\r\nTo: B@y.example\r\n.\r\n", "250", "250", "354", "250")
+	if got := publisher.last(t).ContentHash; got != envelope.ContentHash([]byte("To: @\r\n")) {
+		t.Errorf("content hash is %s", got)
+	}
+}

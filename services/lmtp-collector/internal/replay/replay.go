@@ -224,7 +224,7 @@ func (d *dispatcher) message(mail archive.Mail, record *maildir.Record) (amqp091
 	}
 	e := envelope.Envelope{
 		MessageID: envelope.ReplayMessageID(digest), MailID: envelope.MailID("", digest), App: d.App, Collector: d.Collector, Sensor: d.Sensor,
-		SHA256: digest, Size: int64(len(body)), ReceivedAt: at, Replayed: true,
+		SHA256: digest, ContentHash: envelope.ContentHash(body), Size: int64(len(body)), ReceivedAt: at, Replayed: true,
 	}
 	message, err := e.Publishing(body)
 	if err != nil {
