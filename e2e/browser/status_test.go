@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -52,7 +53,8 @@ func start(t *testing.T, service string, env ...string) string {
 	}
 	var written output
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), program)
-	cmd.Env, cmd.Stdout, cmd.Stderr = append(env, "ADMIN_ADDR=127.0.0.1:0", "SENSOR=sensor-1", "SHUTDOWN_TIMEOUT=5s", "LOG_FORMAT=json"), &written, &written
+	cmd.Stdout, cmd.Stderr = &written, &written
+	cmd.Env = append(slices.Clone(env), "ADMIN_ADDR=127.0.0.1:0", "SENSOR=sensor-1", "SHUTDOWN_TIMEOUT=5s", "LOG_FORMAT=json")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -21,7 +22,13 @@ func pageOf(n int) *statusPage {
 	at := time.Now().Add(-time.Hour)
 	for i := range n {
 		table.Rows = append(table.Rows, []Cell{
-			{Value: fmt.Sprintf("mailbox-%04d", i)}, {Value: "idling"}, {Value: at}, {Value: at}, {Value: int64(i)}, {Value: int64(i)}, {Value: int64(0)},
+			{Value: fmt.Sprintf("mailbox-%04d", i)},
+			{Value: "idling"},
+			{Value: at},
+			{Value: at},
+			{Value: int64(i)},
+			{Value: int64(i)},
+			{Value: int64(0)},
 			{Value: "LOGIN: the server says NO [AUTHENTICATIONFAILED] Authentication failed."},
 		})
 	}
@@ -39,20 +46,20 @@ func pageOf(n int) *statusPage {
 	}
 }
 
-func (s *statusPage) ask() *httptest.ResponseRecorder {
+func (s *statusPage) ask(ctx context.Context) *httptest.ResponseRecorder {
 	answer := httptest.NewRecorder()
-	s.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/?sort=-found", http.NoBody))
+	s.ServeHTTP(answer, httptest.NewRequestWithContext(ctx, http.MethodGet, "/?sort=-found", http.NoBody))
 	return answer
 }
 
 // A page of a thousand mailboxes is whole, and costs ten times one of a hundred, and no more: a few allocations a cell.
 func TestStatusPageOfAThousand(t *testing.T) {
 	thousand, hundred := pageOf(1000), pageOf(100)
-	if page := thousand.ask().Body.String(); strings.Count(page, "<tr><td") != 1000 || !strings.Contains(page, "</html>") {
+	if page := thousand.ask(t.Context()).Body.String(); strings.Count(page, "<tr><td") != 1000 || !strings.Contains(page, "</html>") {
 		t.Errorf("it has %d rows", strings.Count(page, "<tr><td"))
 	}
-	many := testing.AllocsPerRun(3, func() { thousand.ask() })
-	few := testing.AllocsPerRun(3, func() { hundred.ask() })
+	many := testing.AllocsPerRun(3, func() { thousand.ask(t.Context()) })
+	few := testing.AllocsPerRun(3, func() { hundred.ask(t.Context()) })
 	t.Logf("%.0f allocations for 1000, %.0f for 100", many, few)
 	if many > 12*few || many/8000 > 40 {
 		t.Errorf("%.0f allocations for 1000 mailboxes and %.0f for 100: %.1f a cell", many, few, many/8000)
@@ -62,6 +69,6 @@ func TestStatusPageOfAThousand(t *testing.T) {
 func BenchmarkStatusPage(b *testing.B) {
 	page := pageOf(1000)
 	for b.Loop() {
-		page.ask()
+		page.ask(b.Context())
 	}
 }

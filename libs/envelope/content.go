@@ -193,12 +193,12 @@ func (s *separators) from(position int) (at, size int) {
 	}{{"@", '@'}, {"%40", '%'}, {"=", '='}} {
 		for s.at[i] < position || (s.at[i] < len(s.text) && !bytes.HasPrefix(s.text[s.at[i]:], []byte(kind.text))) {
 			from := max(position, s.at[i]+1)
-			if next := bytes.IndexByte(s.text[min(from, len(s.text)):], kind.first); next >= 0 {
-				s.at[i] = from + next
-			} else {
+			next := bytes.IndexByte(s.text[min(from, len(s.text)):], kind.first)
+			if next < 0 {
 				s.at[i] = len(s.text)
 				break
 			}
+			s.at[i] = from + next
 		}
 		if s.at[i] < at {
 			at, size = s.at[i], len(kind.text)

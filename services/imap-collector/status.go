@@ -43,8 +43,13 @@ func statusOf(boxes *collector.Collector) daemon.Status {
 		}
 		name := shownName(i, &m.Account)
 		table.Rows = append(table.Rows, []daemon.Cell{
-			{Value: name}, {Value: state, Bad: m.Stale}, {Value: m.LastLook}, {Value: m.LastMail},
-			{Value: int64(m.Found)}, {Value: int64(m.Published)}, {Value: int64(m.Oversize + m.Parked)},
+			{Value: name},
+			{Value: state, Bad: m.Stale},
+			{Value: m.LastLook},
+			{Value: m.LastMail},
+			{Value: int64(m.Found)},
+			{Value: int64(m.Published)},
+			{Value: int64(m.Oversize + m.Parked)},
 			{Value: withoutAddress(m.Problem, &m.Account, name), Bad: m.Problem != ""},
 		})
 	}

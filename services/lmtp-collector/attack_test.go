@@ -71,6 +71,7 @@ func TestHostileEnvelope(t *testing.T) {
 
 // Every large mail gets through, one after the other where there is no room for all at once, and the memory stays within its limit.
 func testManyLargeMails(t *testing.T, broker *rig.Broker) {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "lmtp")
 	sessions := campaign(20, 200)
 	const size, limit = 10 << 20, 128 << 20

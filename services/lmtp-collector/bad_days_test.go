@@ -103,6 +103,7 @@ func TestBrokerOfTheirOwn(t *testing.T) {
 // Two collectors, one of them with a maildir, see the same bad days. The one without defers mail at once and takes it again as soon as
 // the broker is back; the one with takes all of it, and what waited passes then. Of either nothing is missing in the end.
 func testBrokerHasBadDays(t *testing.T, broker *rig.Broker) {
+	t.Helper()
 	second := *broker
 	second.VHost = "second"
 	second.MakeVHost(second.VHost)

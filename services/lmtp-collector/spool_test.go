@@ -72,6 +72,7 @@ func awaitEmpty(t *testing.T, path string) {
 
 // Whatever is killed, and whenever: a mail that was answered 250 arrives.
 func testKilledAtRandomWithAMaildir(t *testing.T, broker *rig.Broker) {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "lmtp")
 	env, path := withMaildir(t, settings(broker.URL(), socket), "AMQP_HEARTBEAT=2s", "AMQP_CONFIRM_TIMEOUT=5s")
 	collector := launch(t, env)
@@ -211,6 +212,7 @@ func TestNeitherOldNorNewMailStarves(t *testing.T) {
 
 // A mail that the broker takes never is set aside, whether it is new or was spooled, and the others pass.
 func testMailThatNeverPassesIsSetAside(t *testing.T, broker *rig.Broker) {
+	t.Helper()
 	broker.Ctl("eval", "persistent_term:put(max_message_size, 100000).")
 	proxy := rig.NewProxy(t, fmt.Sprintf("%s:%d", broker.Host, broker.Port))
 	proxy.Refuse()
