@@ -175,9 +175,9 @@ cat <<TXT
 
 Look around:
   RabbitMQ          http://$(port rabbitmq 15672), user admin, password: docker exec $(container rabbitmq | cut -c1-12) cat /secrets/admin/password
-  lmtp-collector    http://$(port lmtp-collector 9602)/readyz and /metrics
-  imap-collector    http://$(port imap-collector 9601)/readyz and /metrics
-  hpfeeds-bridge    http://$(port hpfeeds-bridge 9603)/readyz and /metrics
+  lmtp-collector    http://$(port lmtp-collector 9602)/ (status page), /readyz, /metrics
+  imap-collector    http://$(port imap-collector 9601)/ (status page), /readyz, /metrics
+  hpfeeds-bridge    http://$(port hpfeeds-bridge 9603)/ (status page), /readyz, /metrics
   the feed          docker logs -f $(container tail | cut -c1-12)
   SMTP              $(port postfix 25)
 Remove it all: make demo-down
