@@ -27,7 +27,9 @@ const (
 // BenchmarkChain prints two tables. The first: smtp-source into smtp-sink over LMTP (source), a bare amqp091 publisher with
 // confirms and mandatory on one connection with as many mails in flight as there are sessions (publisher), and the chain,
 // smtp-source into lmtp-collector into RabbitMQ. All three want the same cores, so a chain's limit is
-// 1 / (1/source + 1/publisher). The second: the same Postfix with the collector and with smtp-sink behind it.
+// 1 / (1/source + 1/publisher). The second: the same Postfix with smtp-sink behind it, with smtp-sink and beside it a bare publisher that sends the
+// broker one mail for each that the sink takes, and with the collector. Postfix wants the cores that RabbitMQ takes then, so the share of the sink
+// with the publisher is the one that tells of the collector.
 //
 // In the first, source, sink and collector are on this machine's own loopback, and publisher and collector reach the broker in the same way, so
 // that no part of the chain goes through a network that the limit does not.
@@ -149,31 +151,38 @@ func (s *stage) postfix() {
 	s.b.Helper()
 	s.startCollector(rig.Options{Network: s.network, Alias: "lmtp-collector", Env: []string{"AMQP_HOST=rabbitmq"}})
 	tools := s.startTools(rig.Options{Network: s.network, Alias: "tools"}, ":10025")
+	shadow := s.startShadow(tools, ":10026")
 	front := map[string]*rig.Container{}
-	for behind, address := range map[string]string{"sink": "tools", "collector": "lmtp-collector"} {
-		port := map[string]string{"sink": "10025", "collector": "10024"}[behind]
+	for behind, address := range map[string]string{"sink": "tools:10025", "sink and publisher": "tools:10026", "collector": "lmtp-collector:10024"} {
 		front[behind] = rig.Run(s.b, rig.Image(s.b, "postfix"), rig.Options{
-			Network: s.network, Alias: "postfix-" + behind,
-			Env: []string{"POSTFIX_LMTP=inet:" + address + ":" + port},
+			Network: s.network, Alias: alias(behind),
+			Env: []string{"POSTFIX_LMTP=inet:" + address},
 		})
 	}
 	for _, c := range front {
 		s.healthy(c)
 	}
 	rate := map[string][]float64{}
-	var share []float64
-	for range rounds {
-		for _, behind := range []string{"sink", "collector"} {
-			rate[behind] = append(rate[behind], s.throughPostfix(tools, front[behind], "postfix-"+behind+":25"))
+	var share, fair []float64
+	for round := range rounds {
+		for _, behind := range []string{"sink", "sink and publisher", "collector"} {
+			rate[behind] = append(rate[behind], s.throughPostfix(tools, front[behind], alias(behind)+":25"))
 		}
-		share = append(share, rate["collector"][len(share)]/rate["sink"][len(share)])
+		shadow.await((round + 1) * behindPostfix)
+		share = append(share, rate["collector"][round]/rate["sink"][round])
+		fair = append(fair, rate["collector"][round]/rate["sink and publisher"][round])
 	}
-	s.drained(rounds * behindPostfix)
+	s.drained(2 * rounds * behindPostfix)
 	fmt.Printf("\nSMTP through Postfix, 20 sessions, %d mails of %d bytes, until its queue is empty, median (range)\n", behindPostfix, mailSize)
 	row("into smtp-sink, mails/s", rate["sink"], "%.0f")
+	row("and a bare publisher beside it", rate["sink and publisher"], "%.0f")
 	row("into the collector, mails/s", rate["collector"], "%.0f")
-	row("share", share, "%.2f")
+	row("share of the sink", share, "%.2f")
+	row("share of sink and publisher", fair, "%.2f")
 }
+
+// alias is the name of the Postfix in front of something.
+func alias(behind string) string { return "postfix-" + strings.ReplaceAll(behind, " ", "-") }
 
 // source sends count mails over LMTP or SMTP sessions that are kept open, and returns mails a second.
 func (s *stage) source(sessions, count int, address string) float64 {

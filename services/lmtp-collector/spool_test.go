@@ -67,7 +67,9 @@ func count(t *testing.T, folder string) int {
 
 func awaitEmpty(t *testing.T, path string) {
 	t.Helper()
-	rig.Eventually(t, 2*time.Minute, "the maildir is empty", func() bool { return waiting(t, path) == 0 && mailFiles(t, path) == 0 })
+	rig.Eventually(t, 2*time.Minute, "the maildir is empty", func() bool {
+		return waiting(t, path) == 0 && mailFiles(t, path) == 0 && count(t, filepath.Join(path, "gone")) == 0
+	})
 }
 
 // Whatever is killed, and whenever: a mail that was answered 250 arrives.

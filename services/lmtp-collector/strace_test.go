@@ -119,7 +119,8 @@ func socketOf(env []string) string {
 	return ""
 }
 
-// What a 250 promises is on the disk before it is said: the mail's bytes, then its envelope's, then their names, each fsynced.
+// What a 250 promises is on the disk before it is said: the mail's bytes, its envelope's and the envelope's name, fsynced before the mail
+// gets its own name, which is fsynced before the reply.
 func TestOrderOnTheDisk(t *testing.T) {
 	collector, env, path := spooler(t)
 	tracer := trace(t, collector, "-e", "trace=openat,write,fsync,fdatasync,renameat,renameat2,rename,mkdirat,sendto")
@@ -132,32 +133,50 @@ func TestOrderOnTheDisk(t *testing.T) {
 	calls := tracer.calls(t)
 	p := regexp.QuoteMeta(path)
 	const name = `[0-9]+\.M[0-9]+P[0-9]+R[0-9a-f]+\.[^,"> ]+,S=[0-9]+`
-	steps := []struct{ what, pattern string }{
-		{"the mail is written", `^write\(\d+<` + p + `/tmp/` + name + `>`},
-		{"the mail is fsynced", `^fsync\(\d+<` + p + `/tmp/` + name + `>\)\s+= 0$`},
-		{"the envelope is written", `^write\(\d+<` + p + `/tmp/` + name + `\.json>`},
-		{"the envelope is fsynced", `^fsync\(\d+<` + p + `/tmp/` + name + `\.json>\)\s+= 0$`},
-		{"the envelope gets its name", `^renameat.*"` + p + `/tmp/` + name + `\.json", .*"` + p + `/pending/[^"/]+/` + name + `\.json"\)\s+= 0$`},
-		{"that is fsynced", `^fsync\(\d+<` + p + `/pending/[^/>]+>\)\s+= 0$`},
-		{"the mail gets its name", `^renameat.*"` + p + `/tmp/` + name + `", .*"` + p + `/new/` + name + `"\)\s+= 0$`},
-		{"that is fsynced", `^fsync\(\d+<` + p + `/new>\)\s+= 0$`},
-		{"the reply", `^write\(\d+<[^>]*(UNIX|socket)[^>]*(>[^>]*)*>, "250 2\.0\.0`},
+	const done = `\)\s+= 0$`
+	draft, envelope := p+`/tmp/`+name, p+`/pending/[^/>]+/`+name+`\.json`
+	steps := map[string]struct {
+		pattern string
+		after   []string // steps that must have ended when this one begins
+	}{
+		"the mail is made":     {`^openat\(.*"` + draft + `", [^)]*O_CREAT`, nil},
+		"the mail is written":  {`^write\(\d+<` + draft + `>`, []string{"the mail is made"}},
+		"the mail is fsynced":  {`^fsync\(\d+<` + draft + `>` + done, []string{"the mail is written"}},
+		"the envelope is made": {`^openat\(.*"` + envelope + `", [^)]*O_CREAT`, []string{"the mail is made"}}, // which makes it void
+		"it is written":        {`^write\(\d+<` + envelope + `>`, []string{"the envelope is made"}},
+		"it is fsynced":        {`^fsync\(\d+<` + envelope + `>` + done, []string{"it is written"}},
+		"its name is fsynced":  {`^fsync\(\d+<` + p + `/pending/[^/>]+>` + done, []string{"the envelope is made"}},
+		"the mail is one":      {`^renameat.*"` + draft + `", .*"` + p + `/new/` + name + `"` + done, []string{"the mail is fsynced", "it is fsynced", "its name is fsynced"}},
+		"that is fsynced":      {`^fsync\(\d+<` + p + `/new>` + done, []string{"the mail is one"}},
+		"the reply":            {`^write\(\d+<[^>]*(UNIX|socket)[^>]*(>[^>]*)*>, "250 2\.0\.0`, []string{"that is fsynced"}},
 	}
-	at := -1
+	at := -1 // where the last mail's reply ended
 	for number := range 3 {
-		for _, step := range steps {
-			pattern := regexp.MustCompile(step.pattern)
-			i := slices.IndexFunc(calls, func(c call) bool { return c.began > at && pattern.MatchString(c.text) })
+		ended := make(map[string]int)
+		var find func(step string) int
+		find = func(step string) int {
+			if _, known := ended[step]; known {
+				return ended[step]
+			}
+			from := at
+			for _, before := range steps[step].after {
+				from = max(from, find(before))
+			}
+			pattern := regexp.MustCompile(steps[step].pattern)
+			i := slices.IndexFunc(calls, func(c call) bool { return c.began > from && pattern.MatchString(c.text) })
 			if i < 0 {
 				trace, _ := os.ReadFile(tracer.file)
-				t.Fatalf("mail %d: %s: no such system call after line %d of\n%s", number, step.what, at+1, trace)
+				t.Fatalf("mail %d: %s: no such system call after line %d of\n%s", number, step, from+1, trace)
 			}
-			at = calls[i].end
+			ended[step] = calls[i].end
+			return ended[step]
 		}
+		at = find("the reply")
 	}
 	first := regexp.MustCompile(`^fsync\(\d+<` + p + `/pending>\)\s+= 0$`)
 	made := slices.IndexFunc(calls, func(c call) bool { return first.MatchString(c.text) })
-	used := slices.IndexFunc(calls, func(c call) bool { return strings.HasPrefix(c.text, "renameat") })
+	into := regexp.MustCompile(`^openat\(.*"` + envelope)
+	used := slices.IndexFunc(calls, func(c call) bool { return into.MatchString(c.text) })
 	if made < 0 || calls[made].end > calls[used].began {
 		t.Error("the folder for envelopes was used before it was durable")
 	}
@@ -232,9 +251,9 @@ func TestKilledAtEachStep(t *testing.T) {
 		where      func() []string
 		kept       int // mails
 	}{
-		{"before the mail is fsynced", "fsync", func() []string { return nil }, 0},
-		{"before the envelope has its name", "renameat", func() []string { return nil }, 0},
+		{"before anything is fsynced", "fsync", func() []string { return nil }, 0},
 		{"before the envelope's name is fsynced", "fsync", func() []string { return []string{"-P", bucketOf(t, path)} }, 0},
+		{"before the mail has its name", "renameat", func() []string { return nil }, 0},
 		{"before the mail's name is fsynced", "fsync", func() []string { return []string{"-P", folder} }, 1},
 	}
 	kept := 1

@@ -26,8 +26,18 @@ type round struct {
 }
 
 // sync returns when a whole fsync of the directory has passed since it was called.
-func (f *folder) sync() error {
+func (f *folder) sync() error { return f.begin().wait() }
+
+// wait returns when the fsync has passed.
+func (r *round) wait() error {
+	<-r.done
+	return r.err
+}
+
+// begin returns an fsync of the directory that begins after it was called.
+func (f *folder) begin() *round {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	r := f.next
 	if r == nil {
 		r = &round{done: make(chan struct{})}
@@ -37,9 +47,7 @@ func (f *folder) sync() error {
 		f.syncing = true
 		go f.run()
 	}
-	f.mu.Unlock()
-	<-r.done
-	return r.err
+	return r
 }
 
 // run serves one round after the other, until nobody waits.
@@ -113,19 +121,29 @@ func bucketName(at time.Time) string {
 // bucketPattern is how bucket names look.
 var bucketPattern = regexp.MustCompile(`^\d{8}T\d{6}\.\d{6}-[0-9a-f]{16}$`)
 
-// write makes a file of its own and fsyncs it when it must last. On an error nothing is left of it. A failed fsync is never tried
-// again: the kernel may have dropped what it could not write, and would then say that all is well.
-func write(path string, data []byte, durable bool) error {
+// create makes a file of its own, and returns it open, not fsynced. On an error the file need not be whole.
+func create(path string, data []byte) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = file.Write(data)
+	if _, err := file.Write(data); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// write makes a file of its own and fsyncs it when it must last. On an error nothing is left of it.
+func write(path string, data []byte, durable bool) error {
+	file, err := create(path, data)
 	if err == nil && durable {
 		err = file.Sync()
 	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		return errors.Join(err, os.Remove(path))
+	if file != nil {
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil {
+		return errors.Join(err, remove(path))
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,11 +41,10 @@ func (m *Maildir) load(w Waiting) (*Record, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	path, err := m.find(w.Name, w.lined)
-	if err != nil {
-		return nil, nil, err
+	body, err := os.ReadFile(m.path(newFolder, w.Name)) // it mostly lies where it was put
+	if errors.Is(err, fs.ErrNotExist) {
+		body, err = m.readElsewhere(w)
 	}
-	body, err := os.ReadFile(path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -52,6 +52,14 @@ func (m *Maildir) load(w Waiting) (*Record, []byte, error) {
 		return nil, nil, ErrDamaged
 	}
 	return record, body, nil
+}
+
+func (m *Maildir) readElsewhere(w Waiting) ([]byte, error) {
+	path, err := m.find(w.Name, w.lined)
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
 }
 
 func digestOf(body []byte) string {
@@ -90,12 +98,7 @@ func (m *Maildir) find(name string, since time.Time) (string, error) {
 
 // guess returns where a mail lies if nothing but the flags of the maildir format were put behind its name, else "".
 func (m *Maildir) guess(name string) (string, error) {
-	places := make([]string, 0, 2+len(flagSets))
-	places = append(places, m.path(newFolder, name))
-	for _, flags := range flagSets {
-		places = append(places, m.path(curFolder, name+flags))
-	}
-	for _, path := range append(places, m.path(asideFolder, name+mailSuffix)) {
+	for path := range m.places(name) {
 		if _, err := os.Lstat(path); err == nil {
 			return path, nil
 		} else if !errors.Is(err, fs.ErrNotExist) {
@@ -103,6 +106,21 @@ func (m *Maildir) guess(name string) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// places yields where a mail may lie, the likely places first.
+func (m *Maildir) places(name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if !yield(m.path(newFolder, name)) {
+			return
+		}
+		for _, flags := range flagSets {
+			if !yield(m.path(curFolder, name+flags)) {
+				return
+			}
+		}
+		yield(m.path(asideFolder, name+mailSuffix))
+	}
 }
 
 // flagSets are what may stand behind the name of a mail in cur/: any of the flags of the maildir format, in their order.
@@ -149,7 +167,7 @@ func (m *Maildir) reindex(since time.Time) error {
 			defer m.queue.mu.Unlock()
 			for _, name := range names {
 				base, flags, _ := strings.Cut(name, ":")
-				if m.queue.taken[base] || (folder == curFolder && flags != "" && !slices.Contains(flagSets, ":"+flags)) {
+				if m.queue.taken[base] || (flags != "" && (folder == newFolder || !slices.Contains(flagSets, ":"+flags))) {
 					paths[base] = m.path(folder, name)
 				}
 			}
@@ -185,7 +203,7 @@ func eachName(path string, use func(names []string)) error {
 // Delivered says that the broker has a mail: its copy stays, or goes, as Config.Keep has it. An error means that the mail may be
 // handed out again after a restart.
 func (m *Maildir) Delivered(w Waiting) error {
-	to := m.path(tmpFolder, w.Name+goneSuffix)
+	to := m.path(goneFolder, w.Name+envelopeSuffix)
 	if m.cfg.Keep == KeepAll {
 		bucket := m.path(doneFolder, w.bucket)
 		if err := os.Mkdir(bucket, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -193,26 +211,28 @@ func (m *Maildir) Delivered(w Waiting) error {
 		}
 		to = filepath.Join(bucket, w.Name+envelopeSuffix)
 	}
-	if err := m.queue.leave(w, func() error { return os.Rename(m.envelopeOf(w), to) }); err != nil {
+	if err := os.Rename(m.envelopeOf(w), to); err != nil {
 		return m.failure("note that a mail is delivered", err)
 	}
+	m.queue.leave(w)
 	m.metrics.delivered.Inc()
 	if m.cfg.Keep == KeepAll {
 		m.copies.add(1, w.Size)
 		return nil
 	}
-	err := m.removeMail(w.Name, w.lined)
-	if err == nil {
-		err = os.Remove(to)
-	}
-	if err != nil {
-		return m.failure("delete a delivered mail", err)
+	select {
+	case m.leaving <- struct{}{}:
+	default: // it is known already
 	}
 	return nil
 }
 
 // removeMail deletes a mail, wherever it lies. It need not be there.
 func (m *Maildir) removeMail(name string, since time.Time) error {
+	err := os.Remove(m.path(newFolder, name)) // it mostly lies where it was put
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	path, err := m.find(name, since)
 	if errors.Is(err, ErrGone) {
 		return nil
@@ -253,11 +273,12 @@ func (m *Maildir) SetAside(w Waiting, why string) error {
 		err = syncFolder(m.path(asideFolder))
 	}
 	if err == nil {
-		err = m.queue.leave(w, func() error { return os.Remove(m.envelopeOf(w)) })
+		err = os.Remove(m.envelopeOf(w))
 	}
 	if err != nil {
 		return m.failure("set a mail aside", err)
 	}
+	m.queue.leave(w)
 	m.queue.asideBy(1)
 	m.metrics.asideOld.Inc()
 	return nil

@@ -6,6 +6,7 @@
 //	new/, cur/            the mails, each exactly as it was received, where mail programs look for them
 //	pending/BUCKET/*.json the envelopes of the mails that the broker does not have yet
 //	done/BUCKET/*.json    the envelopes of copies: mails that the broker has
+//	gone/*.json           the envelopes of mails that the broker has, and that are about to be deleted
 //	aside/                mails that can never pass, with their envelopes, which say why
 //	lock                  held by the one process that writes here
 //
@@ -13,16 +14,33 @@
 // sorts. A bucket is a folder of the mails of some minutes, ten thousand at most, and its name sorts as well; so the oldest mail is found
 // without sorting millions of names.
 //
-// Store writes and fsyncs the mail in tmp/, then its envelope, moves the envelope into its bucket and fsyncs that, moves the mail into
-// new/ and fsyncs that; only then it returns. A crash therefore leaves one of these, and the next Open makes of it:
+// Store makes the mail in tmp/, then its envelope in its bucket, and fsyncs both and the bucket; moves the mail into new/, and fsyncs that; only
+// then it returns. An envelope is void as long as the mail of its name lies in tmp/, so the one rename is what makes the mail
+// wait. What goes wrong before is undone in the opposite order: the envelope goes first. A crash therefore leaves one of these, and
+// the next Open makes of it:
 //
-//   - files in tmp/ only: the mail was never answered for, and they are swept;
-//   - an envelope in pending/ and the mail still in tmp/: likewise, and both are swept;
-//   - an envelope in pending/ and the mail in new/: the mail waits, whether its sender had our answer or not.
+//   - a mail in tmp/, whole or not: it was never answered for, and is swept;
+//   - the same and an envelope, whole or not, in pending/: likewise. The envelope is swept first, or a crash of the sweep would leave one
+//     that is not void any more;
+//   - an envelope in pending/ and the mail in new/: the mail waits, whether its sender had our answer or not. Both are whole, since they
+//     were fsynced before the rename;
+//   - the last, and the mail under its name in tmp/ too, because a power cut came between the two halves of a rename, which not every
+//     file system joins: the mail waits, and the name in tmp/ goes;
+//   - an envelope in pending/ and no mail, because after a power cut the file system knew of one file and not of the other, which can only be
+//     before the fsyncs had passed: it was never answered for. It looks like a mail that somebody deleted, and is set aside like one.
 //
-// A mail that the broker has leaves pending/ by a rename, into done/ when copies are kept, else into tmp/ as NAME.gone; then mail and
-// note are deleted. So a crash in between leaves a copy, or a note in tmp/ that Open follows. Nothing of this is fsynced: a
-// power cut may bring mails of the last seconds back to pending/, and they are published again under the same message id.
+// A mail that the broker has leaves pending/ by a rename, into done/ when copies are kept, else into gone/, where Run finds it and deletes the
+// mail and then the envelope: deleting may take longer than all else. So a crash leaves, and the next start makes of it:
+//
+//   - an envelope in done/: the mail is a copy;
+//   - an envelope in gone/, with or without its mail: the deleting goes on.
+//
+// Nothing of this is fsynced: a power cut may bring mails of the last seconds back to pending/, and they are published again under the
+// same message id. If their mail is gone already, which takes a file system that keeps the younger change and forgets the older one, they are
+// set aside as deleted; the broker has them.
+//
+// A copy that was never in pending/ is moved into new/ and then gets its envelope in done/. A crash in between leaves a mail without one,
+// which nobody publishes and nobody deletes; copies are a convenience.
 package maildir
 
 import (
@@ -48,14 +66,14 @@ const (
 	curFolder     = "cur"
 	pendingFolder = "pending"
 	doneFolder    = "done"
+	goneFolder    = "gone"
 	asideFolder   = "aside"
 	lockFile      = "lock"
 )
 
 const (
 	envelopeSuffix = ".json"
-	goneSuffix     = ".gone" // of a note that a mail, whose envelope it was, is to be deleted
-	mailSuffix     = ".eml"  // of a mail in aside/
+	mailSuffix     = ".eml" // of a mail in aside/
 )
 
 // troubleLasts is how long Ready says no after the disk did not do what it was asked to.
@@ -78,7 +96,8 @@ type Maildir struct {
 	copies copies
 	index  index
 
-	looking sync.Mutex // held by the one who looks the folders through
+	looking sync.Mutex    // held by the one who looks the folders through
+	leaving chan struct{} // has room for one word: there is something in gone/
 
 	mu      sync.Mutex
 	trouble error // of the disk, and
@@ -89,7 +108,8 @@ type Maildir struct {
 // takes no longer with millions of mails. It fails when another process has the lock, and when one of the folders is a
 // symbolic link. Run must be called next; it closes the maildir. Metrics begin with spamtraps_maildir_.
 func Open(cfg Config, log zerolog.Logger, reg prometheus.Registerer) (*Maildir, error) {
-	m := &Maildir{cfg: cfg, host: hostName(), log: log}
+	cfg.Path = filepath.Clean(cfg.Path)
+	m := &Maildir{cfg: cfg, host: hostName(), log: log, leaving: make(chan struct{}, 1)}
 	if err := m.open(); err != nil {
 		return nil, fmt.Errorf("open the maildir %s: %w", cfg.Path, err)
 	}
@@ -103,7 +123,7 @@ func (m *Maildir) open() error {
 	if err := makeFolder(m.cfg.Path, true); err != nil {
 		return err
 	}
-	for _, name := range []string{tmpFolder, newFolder, curFolder, pendingFolder, doneFolder, asideFolder} {
+	for _, name := range []string{tmpFolder, newFolder, curFolder, pendingFolder, doneFolder, goneFolder, asideFolder} {
 		if err := makeFolder(m.path(name), false); err != nil {
 			return err
 		}
@@ -156,10 +176,13 @@ func (m *Maildir) takeLock() error {
 	return nil
 }
 
-// Run counts what lies in the maildir and drops copies that are too old or too many, until ctx ends; then it gives the lock back.
-// Nothing else may use the maildir after that.
+// Run counts what lies in the maildir, deletes what is delivered, and drops copies that are too old or too many, until ctx ends; then it gives
+// the lock back. Nothing else may use the maildir after that.
 func (m *Maildir) Run(ctx context.Context) error {
 	defer func() { _ = m.lock.Close() }()
+	var deleting sync.WaitGroup
+	deleting.Go(func() { m.deleteGone(ctx) })
+	defer deleting.Wait()
 	m.countAll(ctx)
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
@@ -208,9 +231,17 @@ func (m *Maildir) room(size int64) error {
 // minFreeFiles is how many further files a disk must be able to hold: each session may be writing two.
 const minFreeFiles = 8
 
-// path returns where something lies.
+// path returns where something lies. It is called several times for each mail, and the parts are clean: nothing of filepath.Join's care is needed.
 func (m *Maildir) path(parts ...string) string {
-	return filepath.Join(append([]string{m.cfg.Path}, parts...)...)
+	size := len(m.cfg.Path)
+	for _, part := range parts {
+		size += 1 + len(part)
+	}
+	path := append(make([]byte, 0, size), m.cfg.Path...)
+	for _, part := range parts {
+		path = append(append(path, '/'), part...)
+	}
+	return string(path)
 }
 
 // hostName is the host's name as it may stand in a file name (the maildir format's rule for / and :).

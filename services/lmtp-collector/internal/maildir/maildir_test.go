@@ -98,9 +98,12 @@ func none(t testing.TB, m *Maildir) {
 	}
 }
 
-// files returns what lies in the maildir but the lock, relative, sorted.
+// files returns what lies in the maildir but the lock, relative, sorted, after what is delivered has been deleted.
 func files(t testing.TB, m *Maildir) []string {
 	t.Helper()
+	if err := m.emptyGone(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	var all []string
 	err := filepath.WalkDir(m.cfg.Path, func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && entry.Type().IsRegular() && entry.Name() != lockFile {
@@ -144,6 +147,38 @@ func TestWhatIsStoredIsPublished(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	none(t, m)
+	if left := files(t, m); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+	if s := m.Stats(); s.Waiting != 0 || s.WaitingBytes != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// While the envelope of a mail that could not be stored cannot be removed, the mail's file stays, and the next start removes both.
+func TestUndoneInOrder(t *testing.T) {
+	m := openAt(t, t.TempDir())
+	store(t, m, "mail")
+	w := next(t, m)
+	envelope := m.envelopeOf(w)
+	mustRename(t, m.path(newFolder, w.Name), m.path(tmpFolder, w.Name))
+	mustRename(t, envelope, m.path("away"))
+	if err := os.Mkdir(envelope, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	overwrite(t, filepath.Join(envelope, "in the way"), "x")
+	m.undo(w)
+	if _, err := os.Stat(m.path(tmpFolder, w.Name)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(envelope); err != nil {
+		t.Fatal(err)
+	}
+	mustRename(t, m.path("away"), envelope)
+	none(t, m)
+	m.crash()
+	m = openAt(t, m.cfg.Path)
 	none(t, m)
 	if left := files(t, m); len(left) > 0 {
 		t.Errorf("left: %q", left)
@@ -199,27 +234,41 @@ func TestCrashes(t *testing.T) {
 			mustRename(t, m.path(newFolder, name), m.path(tmpFolder, name))
 			mustRename(t, m.path(pendingFolder, bucket, name+envelopeSuffix), m.path(tmpFolder, name+envelopeSuffix))
 		}, false},
+		{"half a mail and half an envelope", func(t *testing.T, m *Maildir) {
+			t.Helper()
+			name, bucket := stored(m)
+			mustRename(t, m.path(newFolder, name), m.path(tmpFolder, name))
+			overwrite(t, m.path(tmpFolder, name), "ma")
+			overwrite(t, m.path(pendingFolder, bucket, name+envelopeSuffix), `{"version": 1, "mess`)
+		}, false},
+		{"half of the rename", func(t *testing.T, m *Maildir) {
+			t.Helper()
+			name, _ := stored(m)
+			if err := os.Link(m.path(newFolder, name), m.path(tmpFolder, name)); err != nil {
+				t.Fatal(err)
+			}
+		}, true},
 		{"the envelope has its name, the mail not", func(t *testing.T, m *Maildir) {
 			t.Helper()
 			name, _ := stored(m)
 			mustRename(t, m.path(newFolder, name), m.path(tmpFolder, name))
 		}, false},
 		{"both have their names", func(_ *testing.T, m *Maildir) { stored(m) }, true},
-		{"the note of a delivered mail, and the mail", func(t *testing.T, m *Maildir) {
+		{"delivered, and to be deleted", func(t *testing.T, m *Maildir) {
 			t.Helper()
 			name, bucket := stored(m)
-			mustRename(t, m.path(pendingFolder, bucket, name+envelopeSuffix), m.path(tmpFolder, name+goneSuffix))
+			mustRename(t, m.path(pendingFolder, bucket, name+envelopeSuffix), m.path(goneFolder, name+envelopeSuffix))
 		}, false},
-		{"the note of a delivered mail, and the mail elsewhere", func(t *testing.T, m *Maildir) {
+		{"delivered, and to be deleted elsewhere", func(t *testing.T, m *Maildir) {
 			t.Helper()
 			name, bucket := stored(m)
-			mustRename(t, m.path(pendingFolder, bucket, name+envelopeSuffix), m.path(tmpFolder, name+goneSuffix))
+			mustRename(t, m.path(pendingFolder, bucket, name+envelopeSuffix), m.path(goneFolder, name+envelopeSuffix))
 			mustRename(t, m.path(newFolder, name), m.path(curFolder, name+":2,Sa"))
 		}, false},
-		{"the note alone", func(t *testing.T, m *Maildir) {
+		{"delivered and deleted, but for the envelope", func(t *testing.T, m *Maildir) {
 			t.Helper()
 			name, bucket := stored(m)
-			mustRename(t, m.path(pendingFolder, bucket, name+envelopeSuffix), m.path(tmpFolder, name+goneSuffix))
+			mustRename(t, m.path(pendingFolder, bucket, name+envelopeSuffix), m.path(goneFolder, name+envelopeSuffix))
 			if err := os.Remove(m.path(newFolder, name)); err != nil {
 				t.Fatal(err)
 			}

@@ -48,6 +48,9 @@ func newQueue() queue {
 // Next returns the oldest mail that waits and is in nobody's hands. It blocks until there is one, or until ctx ends, which
 // is its only error. Whoever gets a mail gives it back by Return, Delivered or SetAside.
 func (m *Maildir) Next(ctx context.Context) (Waiting, error) {
+	if w, ok := m.queue.pop(m); ok {
+		return w, nil
+	}
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -81,11 +84,13 @@ func (q *queue) signal() {
 	}
 }
 
-// hold keeps a mail that is being stored from being handed out: its envelope is there before the mail is.
-func (q *queue) hold(name string) {
+// hold keeps a mail that is going to be stored from being handed out: its envelope is there before the mail is. It is counted by add, and
+// so are all others in its bucket, which is ours.
+func (q *queue) hold(w Waiting) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.taken[name] = true
+	q.taken[w.Name] = true
+	q.counted[w.bucket] = true
 }
 
 // letGo ends that for a mail that could not be stored.
@@ -100,7 +105,6 @@ func (q *queue) add(w Waiting) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.taken, w.Name)
-	q.counted[w.bucket] = true // this process made it, and tells of each mail in it
 	if q.waiting == 0 {
 		q.oldest = w.Since
 	}
@@ -166,7 +170,7 @@ func (q *queue) look(m *Maildir, bucket string) []Waiting {
 			mails = append(mails, Waiting{Name: base, Size: size, Since: since, bucket: bucket})
 		}
 	}
-	if !q.counted[bucket] && !m.bucket.isCurrent(bucket) {
+	if !q.counted[bucket] {
 		q.counted[bucket] = true
 		for _, w := range mails {
 			q.waiting++
@@ -181,19 +185,14 @@ func (q *queue) look(m *Maildir, bucket string) []Waiting {
 	return mails
 }
 
-// leave takes a mail out of the queue in the moment that gone moves its envelope away, so that nobody sees it in between.
-func (q *queue) leave(w Waiting, gone func() error) error {
+// leave takes a mail out of the queue whose envelope has just been moved away. Until now the mail is in somebody's hands, and so nobody
+// else's; its bucket was counted before it was handed out.
+func (q *queue) leave(w Waiting) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if err := gone(); err != nil {
-		return err
-	}
 	delete(q.taken, w.Name)
-	if q.counted[w.bucket] {
-		q.waiting--
-		q.bytes -= w.Size
-	}
-	return nil
+	q.waiting--
+	q.bytes -= w.Size
 }
 
 // leaveAlone notes a mail that a newer version has to deliver. It is not handed out again.

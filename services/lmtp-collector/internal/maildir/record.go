@@ -47,20 +47,11 @@ func (r *Record) encode() ([]byte, error) {
 // Decode reads an envelope file back. Its error matches ErrVersion when the file is of a newer version, and ErrDamaged when it is no
 // envelope at all.
 func Decode(data []byte) (*Record, error) {
-	var version struct {
-		Version int `json:"version"`
-	}
-	if err := json.Unmarshal(data, &version); err != nil || version.Version < 1 {
-		return nil, fmt.Errorf("maildir: %w: the envelope cannot be read", ErrDamaged)
-	}
-	if version.Version > recordVersion {
-		return nil, fmt.Errorf("maildir: %w (%d)", ErrVersion, version.Version)
-	}
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.UseNumber()
 	r := new(Record)
-	if err := decoder.Decode(r); err != nil {
-		return nil, fmt.Errorf("maildir: %w: %w", ErrDamaged, err)
+	if err := decoder.Decode(r); err != nil || r.Version != recordVersion {
+		return nil, undecoded(data, err)
 	}
 	for name, value := range r.Headers {
 		plain, err := plainValue(value)
@@ -73,6 +64,20 @@ func Decode(data []byte) (*Record, error) {
 		return nil, fmt.Errorf("maildir: %w: the envelope has no message id or no headers", ErrDamaged)
 	}
 	return r, nil
+}
+
+// undecoded says why an envelope file is none of this version.
+func undecoded(data []byte, why error) error {
+	var version struct {
+		Version int `json:"version"`
+	}
+	switch err := json.Unmarshal(data, &version); {
+	case err != nil || version.Version < 1:
+		return fmt.Errorf("maildir: %w: the envelope cannot be read", ErrDamaged)
+	case version.Version > recordVersion:
+		return fmt.Errorf("maildir: %w (%d)", ErrVersion, version.Version)
+	}
+	return fmt.Errorf("maildir: %w: %w", ErrDamaged, why)
 }
 
 // plainValue returns what AMQP gets for a value that came out of JSON.

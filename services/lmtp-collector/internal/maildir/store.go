@@ -11,49 +11,66 @@ import (
 )
 
 // Store keeps a mail until the broker has it. It blocks until mail and envelope are fsynced. Every error is an *Error, and means that
-// nothing of the mail is left here.
+// nothing of the mail is left here that would be published.
 func (m *Maildir) Store(message amqp091.Publishing) error {
-	name, err := m.prepare(&message, newRecord(&message), true)
+	data, err := m.encode(&message, newRecord(&message))
 	if err != nil {
 		return err
 	}
 	bucket, bucketName, err := m.bucket.take(m.path(pendingFolder))
 	if err != nil {
-		m.discard(name)
 		return m.failure("make a folder for envelopes", err)
 	}
-	w := Waiting{Name: name, Size: int64(len(message.Body)), Since: time.Now(), bucket: bucketName}
-	m.queue.hold(name)
-	if err := m.publishFiles(name, m.envelopeOf(w), bucket); err != nil {
-		m.queue.letGo(name)
-		return err
+	w := Waiting{Name: m.newName(time.Now(), len(message.Body)), Size: int64(len(message.Body)), Since: time.Now(), bucket: bucketName}
+	m.queue.hold(w)
+	if err := m.storeFiles(w, message.Body, data, bucket); err != nil {
+		m.undo(w)
+		return m.failure("store a mail", err)
 	}
 	m.metrics.stored.Inc()
 	m.queue.add(w)
 	return nil
 }
 
-// publishFiles moves a prepared mail and its envelope to where they belong, durably and in this order: a mail in new/ without an
-// envelope would be nobody's.
-func (m *Maildir) publishFiles(name, envelope string, bucket *folder) error {
-	mail := m.path(newFolder, name)
-	err := os.Rename(m.path(tmpFolder, name+envelopeSuffix), envelope)
-	if err == nil {
-		err = bucket.sync()
+// storeFiles makes a mail and its envelope durable, and then makes the mail one that waits. The mail's file comes first: it is what makes
+// the envelope void.
+func (m *Maildir) storeFiles(w Waiting, body, envelope []byte, bucket *folder) error {
+	draft := m.path(tmpFolder, w.Name)
+	mail, err := create(draft, body)
+	if err != nil {
+		return err
 	}
+	defer func() { _ = mail.Close() }() // it is fsynced, or the mail is given up
+	record, err := create(m.envelopeOf(w), envelope)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = record.Close() }()
+	named := bucket.begin()
+	// A failed fsync is never tried again: the kernel may have dropped what it could not write, and would then say that all is well.
+	err = errors.Join(record.Sync(), mail.Sync(), named.wait())
 	if err == nil {
-		err = os.Rename(m.path(tmpFolder, name), mail)
+		err = os.Rename(draft, m.path(newFolder, w.Name))
 	}
 	if err == nil {
 		err = m.mails.sync()
 	}
-	if err == nil {
-		return nil
+	return err
+}
+
+// undo removes what a Store has left that failed. Without its envelope a mail is nobody's; while its envelope cannot be removed, a mail that
+// is still in tmp/ has to stay there, or the envelope would not be void any more: the next start sweeps both.
+func (m *Maildir) undo(w Waiting) {
+	draft := m.path(tmpFolder, w.Name)
+	if err := remove(m.envelopeOf(w)); err != nil {
+		if _, err := os.Lstat(draft); errors.Is(err, fs.ErrNotExist) {
+			m.queue.add(w) // it waits, and the sender has been told that it does not: there will be two
+		}
+		return
 	}
-	_ = os.Remove(envelope) // first: an envelope without a mail looks as if somebody had deleted that
-	_ = os.Remove(mail)
-	m.discard(name)
-	return m.failure("store a mail", err)
+	_ = remove(draft)
+	_ = remove(m.path(newFolder, w.Name))
+	m.queue.letGo(w.Name)
 }
 
 // Keep keeps a copy of a mail that the broker has, when the maildir is one that keeps all; else it does nothing. Nothing is owed to a
@@ -62,20 +79,26 @@ func (m *Maildir) Keep(message amqp091.Publishing) error {
 	if m.cfg.Keep != KeepAll {
 		return nil
 	}
-	name, err := m.prepare(&message, newRecord(&message), false)
+	data, err := m.encode(&message, newRecord(&message))
 	if err != nil {
 		return err
 	}
 	bucket, err := m.copies.bucket(m.path(doneFolder))
+	if err != nil {
+		return m.failure("make a folder for envelopes", err)
+	}
+	name := m.newName(time.Now(), len(message.Body))
+	draft, mail := m.path(tmpFolder, name), m.path(newFolder, name)
+	err = write(draft, message.Body, false)
 	if err == nil {
-		err = os.Rename(m.path(tmpFolder, name), m.path(newFolder, name))
+		err = os.Rename(draft, mail)
 	}
 	if err == nil {
-		err = os.Rename(m.path(tmpFolder, name+envelopeSuffix), filepath.Join(bucket, name+envelopeSuffix))
+		err = write(filepath.Join(bucket, name+envelopeSuffix), data, false)
 	}
 	if err != nil {
-		_ = os.Remove(m.path(newFolder, name))
-		m.discard(name)
+		_ = remove(mail)
+		_ = remove(draft)
 		return m.failure("keep a copy", err)
 	}
 	m.metrics.kept.Inc()
@@ -88,22 +111,30 @@ func (m *Maildir) Keep(message amqp091.Publishing) error {
 func (m *Maildir) StoreAside(message amqp091.Publishing, why string) error {
 	record := newRecord(&message)
 	record.setAside(why)
-	name, err := m.prepare(&message, record, true)
+	data, err := m.encode(&message, record)
 	if err != nil {
 		return err
 	}
+	name := m.newName(time.Now(), len(message.Body))
+	draft, draftEnvelope := m.path(tmpFolder, name), m.path(tmpFolder, name+envelopeSuffix)
 	mail, envelope := m.asidePaths(name)
-	err = os.Rename(m.path(tmpFolder, name), mail)
+	err = write(draft, message.Body, true)
 	if err == nil {
-		err = os.Rename(m.path(tmpFolder, name+envelopeSuffix), envelope)
+		err = write(draftEnvelope, data, true)
+	}
+	if err == nil {
+		err = os.Rename(draft, mail)
+	}
+	if err == nil {
+		err = os.Rename(draftEnvelope, envelope)
 	}
 	if err == nil {
 		err = syncFolder(m.path(asideFolder))
 	}
 	if err != nil {
-		_ = os.Remove(envelope)
-		_ = os.Remove(mail)
-		m.discard(name)
+		for _, path := range []string{envelope, mail, draftEnvelope, draft} {
+			_ = remove(path) // what cannot be removed from tmp/ is swept at the next start
+		}
 		return m.failure("set a mail aside", err)
 	}
 	m.queue.asideBy(1)
@@ -116,35 +147,17 @@ func (r *Record) setAside(why string) {
 	r.Aside, r.AsideAt = why, &now
 }
 
-// prepare writes a mail and its envelope into tmp/. On an error nothing of them is left there.
-func (m *Maildir) prepare(message *amqp091.Publishing, record *Record, durable bool) (name string, err error) {
+// encode returns the envelope of a mail, for both of which there is room.
+func (m *Maildir) encode(message *amqp091.Publishing, record *Record) ([]byte, error) {
 	data, err := record.encode()
 	if err != nil {
-		return "", &Error{Err: err}
+		return nil, &Error{Err: err}
 	}
-	if err := m.makeRoom(int64(len(message.Body) + len(data))); err != nil {
-		return "", err
-	}
-	name = m.newName(time.Now(), len(message.Body))
-	if err := write(m.path(tmpFolder, name), message.Body, durable); err != nil {
-		return "", m.failure("write a mail", err)
-	}
-	if err := write(m.path(tmpFolder, name+envelopeSuffix), data, durable); err != nil {
-		m.discard(name)
-		return "", m.failure("write an envelope", err)
-	}
-	return name, nil
-}
-
-// discard removes what is left of a mail in tmp/.
-func (m *Maildir) discard(name string) {
-	_ = os.Remove(m.path(tmpFolder, name+envelopeSuffix)) // what cannot be removed is swept at the next start
-	_ = os.Remove(m.path(tmpFolder, name))
+	return data, m.makeRoom(int64(len(message.Body) + len(data)))
 }
 
 // sweep removes what a crash has left in tmp/, and nothing of anybody else's: mail programs write there too.
 func (m *Maildir) sweep() error {
-	began := time.Now()
 	entries, err := os.ReadDir(m.path(tmpFolder))
 	if err != nil {
 		return err
@@ -161,19 +174,25 @@ func (m *Maildir) sweep() error {
 		if _, _, ours := parseName(name); !ours {
 			continue
 		}
-		switch suffix {
-		case "": // a mail that never got to new/; its envelope may be in its bucket already
-			for _, bucket := range buckets {
-				if err := remove(m.path(pendingFolder, bucket, name+envelopeSuffix)); err != nil {
-					return err
-				}
-			}
-		case goneSuffix:
-			if err := m.removeMail(name, began); err != nil {
+		if suffix == "" {
+			if err := m.sweepEnvelope(name, buckets); err != nil {
 				return err
 			}
 		}
 		if err := remove(m.path(tmpFolder, entry.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweepEnvelope removes the envelope of a mail that lies in tmp/, unless that has got to new/ as well.
+func (m *Maildir) sweepEnvelope(name string, buckets []string) error {
+	if path, err := m.guess(name); path != "" || err != nil {
+		return err
+	}
+	for _, bucket := range buckets {
+		if err := remove(m.path(pendingFolder, bucket, name+envelopeSuffix)); err != nil {
 			return err
 		}
 	}
@@ -194,7 +213,7 @@ func (m *Maildir) sweepBucket(entry fs.DirEntry) error {
 
 // cutSuffix tells what a file of ours is, by the end of its name.
 func cutSuffix(name string) (base, suffix string) {
-	for _, suffix := range []string{envelopeSuffix, goneSuffix, mailSuffix} {
+	for _, suffix := range []string{envelopeSuffix, mailSuffix} {
 		if base, found := cut(name, suffix); found {
 			return base, suffix
 		}

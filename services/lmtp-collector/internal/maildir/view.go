@@ -39,7 +39,7 @@ func NewView(path string) (*View, error) {
 			return nil, fmt.Errorf("open the maildir %s: %s is no folder", path, name)
 		}
 	}
-	return &View{dir: &Maildir{cfg: Config{Path: path}, host: hostName(), queue: newQueue()}, began: time.Now()}, nil
+	return &View{dir: &Maildir{cfg: Config{Path: filepath.Clean(path)}, host: hostName(), queue: newQueue()}, began: time.Now()}, nil
 }
 
 // Entry is one mail of a View.
@@ -100,6 +100,9 @@ func read(folder, file string, state State) (e Entry, there bool) {
 		return Entry{}, false
 	}
 	e = Entry{Name: base, State: state, Since: since, Size: size, path: filepath.Join(folder, file)}
+	if state == StateWaiting && isVoid(e.path, base) {
+		return Entry{}, false
+	}
 	data, err := os.ReadFile(e.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Entry{}, false
@@ -109,6 +112,14 @@ func read(folder, file string, state State) (e Entry, there bool) {
 	}
 	e.Err = err
 	return e, true
+}
+
+// isVoid tells whether an envelope in pending/ is that of a mail which is still being stored: then the mail lies in tmp/. It was there before the
+// envelope, and the envelope is whole before it leaves; so an envelope that is not void can be read.
+func isVoid(envelope, name string) bool {
+	root := filepath.Dir(filepath.Dir(filepath.Dir(envelope)))
+	_, err := os.Lstat(filepath.Join(root, tmpFolder, name))
+	return err == nil
 }
 
 // Find returns the mail of a base name, whatever its state. Its error matches ErrUnknown when there is none.
@@ -148,6 +159,9 @@ func (v *View) Body(e Entry) ([]byte, error) {
 }
 
 func (v *View) locate(e Entry) (string, error) {
+	if _, err := os.Lstat(v.dir.path(goneFolder, e.Name+envelopeSuffix)); err == nil { // it is delivered, and about to be deleted
+		return "", ErrGone
+	}
 	v.dir.queue.taken[e.Name] = true // or the look through the folders would not remember it
 	defer delete(v.dir.queue.taken, e.Name)
 	path, err := v.dir.guess(e.Name)

@@ -110,6 +110,22 @@ func leaveBucket(t testing.TB, m *Maildir, e Entry) {
 	overwrite(t, filepath.Join(bucket, e.Name+envelopeSuffix), "{}")
 }
 
+// A mail that is being stored is not there yet, whatever there is of its envelope.
+func TestViewOfWhatIsBeingStored(t *testing.T) {
+	m := openAt(t, t.TempDir())
+	store(t, m, "mail")
+	w := next(t, m)
+	mustRename(t, m.path(newFolder, w.Name), m.path(tmpFolder, w.Name))
+	overwrite(t, m.envelopeOf(w), "{")
+	v := view(t, m)
+	if all := entries(t, v, StateWaiting); len(all) != 0 {
+		t.Errorf("%+v", all)
+	}
+	if e, err := v.Find(w.Name); !errors.Is(err, ErrUnknown) {
+		t.Errorf("found %+v, %v", e, err)
+	}
+}
+
 // A retry that ended when its mail waited already, and was delivered since, leaves an envelope that tries nothing any more.
 func TestRetryOfWhatIsDelivered(t *testing.T) {
 	m := openAt(t, filepath.Join(t.TempDir(), "maildir"))

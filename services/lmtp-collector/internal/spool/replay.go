@@ -62,9 +62,12 @@ func (s *Spool) await(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	}
+	if s.passable() {
+		return true
+	}
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	for s.publisher.Ready() != nil || time.Now().UnixNano() < s.notBefore.Load() {
+	for !s.passable() {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -75,34 +78,43 @@ func (s *Spool) await(ctx context.Context) bool {
 	return true
 }
 
+// passable tells whether a mail of the maildir may be tried now.
+func (s *Spool) passable() bool {
+	return s.publisher.Ready() == nil && time.Now().UnixNano() >= s.notBefore.Load()
+}
+
 // replay tries one mail of the maildir.
 func (s *Spool) replay(ctx context.Context, mail maildir.Waiting) {
-	log := s.log.With().Str("spool_name", mail.Name).Logger()
 	message, err := s.disk.Load(mail)
 	if err == nil {
-		log = log.With().Str("message_id", message.MessageId).Logger()
 		err = s.publisher.Publish(ctx, message)
 	}
-	switch {
-	case err == nil:
-		err = s.disk.Delivered(mail)
+	if err == nil {
 		s.metrics.replayed.Inc()
 		s.replayed.Add(1)
-		log.Info().Int("size", len(message.Body)).TimeDiff("waited", time.Now(), mail.Since).Msg("replayed")
+		s.log.Info().Str("spool_name", mail.Name).Str("message_id", message.MessageId).Int("size", len(message.Body)).
+			TimeDiff("waited", time.Now(), mail.Since).Msg("replayed")
+		s.updated(mail, s.disk.Delivered(mail))
+		return
+	}
+	log := s.log.With().Str("spool_name", mail.Name).Str("message_id", message.MessageId).Logger()
+	switch {
 	case errors.Is(err, maildir.ErrVersion):
 		log.Error().Err(err).Msg("left alone: run the newer version again to have this mail published")
-		return
 	case isPermanent(err), errors.Is(err, maildir.ErrGone), errors.Is(err, maildir.ErrDamaged):
 		log.Error().Err(err).Msg("set aside: this mail of the maildir cannot be published")
-		err = s.disk.SetAside(mail, err.Error())
+		s.updated(mail, s.disk.SetAside(mail, err.Error()))
 	default:
 		s.metrics.failed.Inc()
 		s.notBefore.Store(time.Now().Add(pause).UnixNano())
 		log.Debug().Err(err).Msg("replay failed")
 		s.disk.Return(mail)
-		return
 	}
+}
+
+// updated says if a mail that is done with could not be noted as such.
+func (s *Spool) updated(mail maildir.Waiting, err error) {
 	if err != nil {
-		log.Error().Err(err).Msg("the maildir could not be brought up to date: the mail will be published again")
+		s.log.Error().Err(err).Str("spool_name", mail.Name).Msg("the maildir could not be brought up to date: the mail will be published again")
 	}
 }
