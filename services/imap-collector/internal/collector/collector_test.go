@@ -91,9 +91,9 @@ func once(t testing.TB, r *rigged) Result {
 	if err != nil {
 		t.Fatal(err)
 	}
-	load := r.shared.room.load()
-	if load != (claim{}) {
-		t.Errorf("%+v is still taken of the room", load)
+	memory, window := r.shared.memory.load(), r.shared.window.load()
+	if memory != 0 || window != 0 {
+		t.Errorf("%d bytes of memory and %d places of the window are still taken", memory, window)
 	}
 	return results[0]
 }
