@@ -13,8 +13,7 @@ import (
 // act marks mails that the broker has, when there are enough of them, or nothing else is going on.
 func (p *pass) act() error {
 	alone := len(p.steps) == 0 && p.flying == 0
-	enough := min(actBatch, max(1, p.mailbox.shared.room.batch().mails/2))
-	if len(p.confirmed) == 0 || len(p.confirmed) < enough && !alone && !p.impatient {
+	if len(p.confirmed) == 0 || len(p.confirmed) < p.mailbox.shared.enough() && !alone && !p.impatient {
 		return nil
 	}
 	p.impatient = false

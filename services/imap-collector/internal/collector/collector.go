@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -84,7 +85,9 @@ type shared struct {
 	store     *state.Store
 	dialer    *session.Dialer
 	gate      *gate
-	room      *room
+	memory    *room        // bytes of mail
+	window    *room        // mails that are published and not yet marked
+	busy      atomic.Int64 // mailboxes that fetch
 	hosts     *hosts
 	log       zerolog.Logger
 	families  *families
@@ -105,7 +108,7 @@ func New(cfg Config, identity Identity, accounts []account.Account, publisher Pu
 	}
 	c := &Collector{shared: &shared{
 		cfg: cfg, identity: identity, publisher: publisher, store: store, dialer: dialer, log: log, jitter: fullJitter,
-		gate: newGate(publisher), room: newRoom(cfg.Memory, cfg.Window), hosts: &hosts{most: cfg.MaxPerHost, rate: rate.Limit(cfg.LoginRate)},
+		gate: newGate(publisher), memory: newRoom(cfg.Memory), window: newRoom(int64(cfg.Window)), hosts: &hosts{most: cfg.MaxPerHost, rate: rate.Limit(cfg.LoginRate)},
 	}}
 	c.shared.families = newFamilies(reg, c)
 	for _, a := range accounts {

@@ -91,9 +91,9 @@ func once(t testing.TB, r *rigged) Result {
 	if err != nil {
 		t.Fatal(err)
 	}
-	load := r.shared.room.load()
-	if load != (claim{}) {
-		t.Errorf("%+v is still taken of the room", load)
+	memory, window := r.shared.memory.load(), r.shared.window.load()
+	if memory != 0 || window != 0 {
+		t.Errorf("%d bytes of memory and %d places of the window are still taken", memory, window)
 	}
 	return results[0]
 }
@@ -149,4 +149,22 @@ func without(caps ...imap.Cap) imap.CapSet {
 		delete(set, c)
 	}
 	return set
+}
+
+// One mail to two mailboxes, each with its own address in it, is one campaign.
+func TestContentHashLeavesTheMailboxOut(t *testing.T) {
+	var hashes []any
+	for _, username := range []string{"first@trap.example", "second@trap.example"} {
+		server := imaptest.NewMemory(t, imaptest.Caps())
+		server.Deliver(t, "INBOX", "To: "+username+"\r\nSubject: win\r\n\r\nhttp://spam.example/?who="+username+"\r\n")
+		r := collect(t, Config{}, &imaptest.Broker{}, newStore(t, ""), imaptest.Account(server.Addr))
+		r.mailboxes[0].account.Username = username // the login was made from another
+		once(t, r)
+		for _, m := range r.broker.Received() {
+			hashes = append(hashes, m.Headers["content_hash"])
+		}
+	}
+	if len(hashes) != 2 || hashes[0] != hashes[1] || hashes[0] == "" || hashes[0] == nil {
+		t.Errorf("got %v", hashes)
+	}
 }

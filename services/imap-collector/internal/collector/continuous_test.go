@@ -37,8 +37,8 @@ func running(t testing.TB, r *rigged) (stop func() time.Duration) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		if load := r.shared.room.load(); load != (claim{}) {
-			t.Errorf("%+v is still taken of the room", load)
+		if memory, window := r.shared.memory.load(), r.shared.window.load(); memory != 0 || window != 0 {
+			t.Errorf("%d bytes of memory and %d places of the window are still taken", memory, window)
 		}
 		return time.Since(from)
 	}

@@ -9,11 +9,11 @@ import (
 
 // nextBatch returns how many mails of the plan to ask for at once: as many as the busy mailboxes can have room for, one at least.
 func (p *pass) nextBatch() []session.Sized {
-	most := p.mailbox.shared.room.batch()
+	mostMails, mostBytes := p.mailbox.shared.batch()
 	n, bytes := 0, int64(0)
-	for n < len(p.plan) && n < p.session.Window(most.mails) {
+	for n < len(p.plan) && n < p.session.Window(mostMails) {
 		bytes += max(p.plan[n].Size, leastSize)
-		if n > 0 && bytes > most.bytes {
+		if n > 0 && bytes > mostBytes {
 			break
 		}
 		n++
@@ -21,65 +21,63 @@ func (p *pass) nextBatch() []session.Sized {
 	return p.plan[:n]
 }
 
-// claimFor returns the room that mails need, if their sizes are true.
-func (p *pass) claimFor(mails []session.Sized) claim {
-	c := claim{mails: len(mails)}
+// claimFor returns the memory that mails need, if their sizes are true.
+func (p *pass) claimFor(mails []session.Sized) int64 {
+	bytes := int64(0)
 	for _, mail := range mails {
-		c.bytes += min(max(mail.Size, leastSize), p.limit())
+		bytes += min(max(mail.Size, leastSize), p.limit())
 	}
-	return p.mailbox.shared.room.weigh(c)
+	return p.mailbox.shared.memory.weigh(bytes)
 }
 
-// nextClaim returns the room that is needed to go on.
-func (p *pass) nextClaim() claim {
+// nextClaim returns the memory that is needed to go on.
+func (p *pass) nextClaim() int64 {
 	if len(p.plan) > 0 {
 		return p.claimFor(p.nextBatch())
 	}
 	return p.claimFor(p.lonely[:1])
 }
 
-// reserve takes room, of what was waited for if there is such.
-func (p *pass) reserve(c claim) bool {
-	room := p.mailbox.shared.room
-	if had := p.reserved; had != (claim{}) {
-		p.reserved = claim{}
-		if had.bytes >= c.bytes && had.mails >= c.mails {
-			room.give(claim{bytes: had.bytes - c.bytes, mails: had.mails - c.mails})
-			return true
-		}
-		room.give(had)
+// reserve takes memory, of what was waited for if there is such.
+func (p *pass) reserve(bytes int64) bool {
+	memory := p.mailbox.shared.memory
+	had := p.reserved
+	p.reserved = 0
+	if had >= bytes {
+		memory.give(had - bytes)
+		return true
 	}
-	return room.try(c)
+	memory.give(had)
+	return memory.try(bytes)
 }
 
 // fetchBatch asks for the next mails of the plan, if there is room for them.
 func (p *pass) fetchBatch() bool {
 	batch := p.nextBatch()
-	c := p.claimFor(batch)
-	if !p.reserve(c) {
+	memory := p.claimFor(batch)
+	if !p.reserve(memory) {
 		return false
 	}
 	p.plan = p.plan[len(batch):]
-	p.fetch(batch, c, p.folder.bare, nil)
+	p.fetch(batch, memory, p.folder.bare, nil)
 	return true
 }
 
 // fetchAlone asks for one mail that had trouble, if there is room for it.
 func (p *pass) fetchAlone() {
 	mail := p.lonely[0]
-	c := p.claimFor(p.lonely[:1])
-	if !p.reserve(c) {
+	memory := p.claimFor(p.lonely[:1])
+	if !p.reserve(memory) {
 		return
 	}
 	p.lonely = p.lonely[1:]
 	t := p.folder.alone(mail.UID)
-	p.fetch([]session.Sized{mail}, c, p.folder.bare || t.wantsBare(), t)
+	p.fetch([]session.Sized{mail}, memory, p.folder.bare || t.wantsBare(), t)
 }
 
 // fetch asks for mails. trouble is that of a mail which is fetched alone.
-func (p *pass) fetch(batch []session.Sized, c claim, bare bool, trouble *trouble) {
-	p.places += c.mails
-	hold := &holding{pass: p, left: c.bytes, each: make(map[uint32]int64, len(batch))}
+func (p *pass) fetch(batch []session.Sized, memory int64, bare bool, trouble *trouble) {
+	hold := &holding{pass: p, left: memory, each: make(map[uint32]int64, len(batch))}
 	uids, planned := make([]uint32, len(batch)), int64(0)
 	for i, mail := range batch {
 		uids[i] = mail.UID
@@ -91,7 +89,6 @@ func (p *pass) fetch(batch []session.Sized, c claim, bare bool, trouble *trouble
 		p.fetches--
 		defer hold.release()
 		if err != nil {
-			p.leave(len(batch))
 			return p.fetchFailed(batch, fetched, trouble, err)
 		}
 		if len(fetched.Differs) > 0 && p.folder.first("differs") {
@@ -101,7 +98,6 @@ func (p *pass) fetch(batch []session.Sized, c claim, bare bool, trouble *trouble
 		switch {
 		case trouble == nil && len(fetched.Missing) > 0:
 			// Something is not as it should be, and what came may be out of place too: ask for each alone.
-			p.leave(len(batch))
 			p.lonely = append(p.lonely, batch...)
 			return nil
 		case trouble != nil && bare && !p.folder.bare && len(fetched.Mails) > 0:
@@ -132,10 +128,10 @@ func (h *holding) take(uid uint32, size int64) []byte {
 	if h.each == nil {
 		return nil // it is given up
 	}
-	room := h.pass.mailbox.shared.room
-	weight := room.weigh(claim{bytes: size}).bytes
+	memory := h.pass.mailbox.shared.memory
+	weight := memory.weigh(size)
 	if weight > h.left {
-		if !room.try(claim{bytes: weight - h.left}) {
+		if !memory.try(weight - h.left) {
 			return nil
 		}
 		h.left = weight
@@ -161,7 +157,7 @@ func (h *holding) release() {
 	for _, weight := range h.each {
 		h.left += weight
 	}
-	h.pass.mailbox.shared.room.give(claim{bytes: h.left})
+	h.pass.mailbox.shared.memory.give(h.left)
 	h.left, h.each = 0, nil
 }
 
@@ -173,7 +169,6 @@ func (p *pass) accept(batch []session.Sized, fetched *session.Fetched, trouble *
 	}
 	for _, mail := range fetched.Mails {
 		if len(mail.Body) == 0 && sizes[mail.UID] > 0 { // it is no mail
-			p.leave(1)
 			p.absent(mail.UID)
 			continue
 		}
@@ -183,7 +178,6 @@ func (p *pass) accept(batch []session.Sized, fetched *session.Fetched, trouble *
 		go p.publish(mail, hold.hand(mail.UID))
 	}
 	for _, mail := range fetched.Passed {
-		p.leave(1)
 		switch {
 		case mail.Size > p.limit():
 			p.oversize(mail.UID, mail.Size)
@@ -194,7 +188,6 @@ func (p *pass) accept(batch []session.Sized, fetched *session.Fetched, trouble *
 		}
 	}
 	for _, uid := range fetched.Missing {
-		p.leave(1)
 		p.absent(uid)
 	}
 }

@@ -41,8 +41,8 @@ func newFamilies(reg prometheus.Registerer, c *Collector) *families {
 	reading := func(name, help string, read func() float64) {
 		auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "spamtraps_imap_" + name, Help: help}, read)
 	}
-	reading("memory_bytes", "Bytes of mail that are in memory, or reserved for what was asked for.", func() float64 { return float64(c.shared.room.load().bytes) })
-	reading("in_hand", "Mails that were asked for and are not yet marked in their mailbox: as many may come twice after a crash.", func() float64 { return float64(c.shared.room.load().mails) })
+	reading("memory_bytes", "Bytes of mail that are in memory, or reserved for what was asked for.", func() float64 { return float64(c.shared.memory.load()) })
+	reading("in_hand", "Mails that are published, or about to be, and not yet marked in their mailbox: as many may come twice after a crash.", func() float64 { return float64(c.shared.window.load()) })
 	reading("memory_limit_bytes", "The most bytes of mail that may be in memory (IMAP_MEMORY).", func() float64 { return float64(c.shared.cfg.Memory) })
 	reading("in_hand_limit", "The most mails that may be in hand (AMQP_IN_FLIGHT).", func() float64 { return float64(c.shared.cfg.Window) })
 	reg.MustRegister(staleness{c})

@@ -22,7 +22,7 @@ const (
 	// fetchesAhead is how many commands that fetch mail are in flight.
 	fetchesAhead = 3
 	// actBatch is how many confirmed mails are worth a command of their own while others are on their way; actMost is how many one names at most.
-	actBatch, actMost = 32, 256
+	actBatch, actMost = 64, 256
 	// actPatience is how long a confirmed mail waits for others.
 	actPatience = time.Second
 	// leastSize is what a mail is thought to have at least.
@@ -61,13 +61,13 @@ type pass struct {
 	lonely    []session.Sized // to be fetched alone
 	retry     []uint32        // to be taken up by another pass
 	steps     []step
-	fetches   int // of steps
-	reserved  claim
-	flying    int // mails that are with publishers
+	fetches   int   // of steps
+	reserved  int64 // of memory
+	flying    int   // mails that are with publishers
 	outcomes  chan outcome
 	confirmed []uint32 // to be marked
 	impatient bool     // also if they are few
-	places    int      // that our mails have in the room
+	places    int      // that our confirmed mails have in the window
 	removed   uint32   // mails that we have removed from the folder since the last search
 	trash     []uint32 // where we have moved mails to
 	validity  uint32   // of the trash
@@ -101,8 +101,8 @@ func (m *mailbox) newPass(soft, hard context.Context, s *session.Session, f *fol
 // run goes through the folder, and tells whether another pass is sensible: mails may have come or moved while it went. It blocks until everything that was
 // taken up is settled. After an error the session is of no use any more; what the broker has by then is marked by the next.
 func (p *pass) run() (again bool, err error) {
-	p.mailbox.shared.room.work(1)
-	defer p.mailbox.shared.room.work(-1)
+	p.mailbox.shared.busy.Add(1)
+	defer p.mailbox.shared.busy.Add(-1)
 	err = p.loop()
 	p.clear(err)
 	if err != nil || p.soft.Err() != nil {
@@ -184,7 +184,7 @@ func (p *pass) refill() {
 	if len(p.unsized) > 0 && len(p.plan) < ahead && !p.sizing {
 		p.size()
 	}
-	for p.fetches < fetchesAhead && len(p.plan) > 0 && p.fetchBatch() {
+	for p.fetches < fetchesAhead && p.flying+p.places < p.mailbox.shared.afloat() && len(p.plan) > 0 && p.fetchBatch() {
 	}
 	if len(p.lonely) > 0 && len(p.steps) == 0 && len(p.plan) == 0 {
 		p.fetchAlone()
@@ -377,11 +377,10 @@ func (p *pass) settle(result outcome) {
 	switch {
 	case result.never:
 		p.leaveMail(result.uid, leftRefused)
-		p.leave(1)
 	case result.failed:
 		p.retry = append(p.retry, result.uid)
-		p.leave(1)
 	default:
+		p.places++
 		p.mailbox.count(func(r *Result) {
 			r.Published++
 			r.Bytes += result.size
@@ -394,11 +393,11 @@ func (p *pass) settle(result outcome) {
 	}
 }
 
-// leave gives places in the room back. What an earlier connection has published has none.
+// leave gives places in the window back. What an earlier connection has published has none.
 func (p *pass) leave(mails int) {
 	mails = min(mails, p.places)
 	p.places -= mails
-	p.mailbox.shared.room.give(claim{mails: mails})
+	p.mailbox.shared.window.give(int64(mails))
 }
 
 // awaitRoom waits until something can be sent, when nothing is in hand.
@@ -407,9 +406,9 @@ func (p *pass) awaitRoom() {
 	if shared.gate.await(p.soft) != nil || len(p.plan)+len(p.lonely) == 0 {
 		return // loop sees why
 	}
-	c := p.nextClaim()
-	if shared.room.take(p.soft, c) == nil {
-		p.reserved = c
+	bytes := p.nextClaim()
+	if shared.memory.take(p.soft, bytes) == nil {
+		p.reserved = bytes
 	}
 }
 
@@ -435,6 +434,6 @@ func (p *pass) clear(err error) {
 			known.remove(mail.UID)
 		}
 	}
-	p.mailbox.shared.room.give(p.reserved)
+	p.mailbox.shared.memory.give(p.reserved)
 	p.leave(p.places)
 }

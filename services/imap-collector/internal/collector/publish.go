@@ -7,6 +7,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/rabbitmq/amqp091-go"
+
 	"spamtraps.internal/imap-collector/internal/session"
 	"spamtraps.internal/libs/amqp"
 	"spamtraps.internal/libs/envelope"
@@ -30,11 +32,11 @@ func (p *pass) publish(mail session.Mail, memory int64) {
 	log.Debug().Int64("size", size).Msg("received")
 	publishing, err := message.Publishing(mail.Body)
 	if err == nil {
-		err = m.shared.gate.publish(p.hard, p.soft.Done(), publishing)
+		err = p.publishWithin(publishing)
 	} else {
 		err = &amqp.Error{Permanent: true, Reason: amqp.ReasonInvalid, Err: err}
 	}
-	m.shared.room.give(claim{bytes: memory})
+	m.shared.memory.give(memory)
 	failure, known := errors.AsType[*amqp.Error](err)
 	switch {
 	case err == nil:
@@ -51,6 +53,19 @@ func (p *pass) publish(mail session.Mail, memory int64) {
 		log.Debug().Err(err).Msg("not published: the mail stays as it is")
 	}
 	p.outcomes <- result
+}
+
+// publishWithin publishes a mail as soon as there is a place in the window, which is left with the mail when that is confirmed.
+func (p *pass) publishWithin(message amqp091.Publishing) error {
+	shared := p.mailbox.shared
+	if err := shared.window.take(p.soft, 1); err != nil {
+		return err
+	}
+	err := shared.gate.publish(p.hard, p.soft.Done(), message)
+	if err != nil {
+		shared.window.give(1)
+	}
+	return err
 }
 
 // envelope tells everything that is known about a mail.

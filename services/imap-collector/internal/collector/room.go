@@ -15,61 +15,48 @@ const (
 	batches = 4
 )
 
-// room is what all mailboxes together may have in hand: bytes of mail in memory, and mails that are not yet marked. What a command will bring is
-// reserved before it is sent, so nothing that is being read ever waits for room, and nobody who waits holds any. Those who wait are served in the order
-// of their coming.
+// room is what all mailboxes together may have of one thing. There are two: the memory, bytes of mail, of which a command has what it will bring before it is
+// sent, so that nothing that is being read ever waits; and the window, mails that are published and not yet marked. Those who wait are served in
+// the order of their coming. Who waits for memory holds none, and who waits for a place in the window has none: what is in the window needs nothing more to
+// leave it.
 type room struct {
-	mu               sync.Mutex
-	bytes, mostBytes int64
-	mails, mostMails int
-	busy             int // mailboxes that fetch
-	waiting          list.List
-}
-
-// claim is an amount of room.
-type claim struct {
-	bytes int64
-	mails int
+	mu          sync.Mutex
+	taken, most int64
+	waiting     list.List
 }
 
 type waiter struct {
-	claim
+	amount  int64
 	granted chan struct{}
 }
 
-func newRoom(bytes int64, mails int) *room { return &room{mostBytes: bytes, mostMails: mails} }
+func newRoom(most int64) *room { return &room{most: most} }
 
-// weigh makes a claim one that can be granted at all: what is larger than all room gets all of it.
-func (r *room) weigh(c claim) claim {
-	return claim{bytes: min(c.bytes, r.mostBytes), mails: min(c.mails, r.mostMails)}
-}
+// weigh makes an amount one that can be granted at all: what is larger than all room gets all of it.
+func (r *room) weigh(amount int64) int64 { return min(amount, r.most) }
 
-func (r *room) fits(c claim) bool {
-	return r.bytes+c.bytes <= r.mostBytes && r.mails+c.mails <= r.mostMails
-}
+func (r *room) fits(amount int64) bool { return r.taken+amount <= r.most }
 
 // try takes room if there is some and nobody waits for it.
-func (r *room) try(c claim) bool {
+func (r *room) try(amount int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.waiting.Len() > 0 || !r.fits(c) {
+	if r.waiting.Len() > 0 || !r.fits(amount) {
 		return false
 	}
-	r.bytes += c.bytes
-	r.mails += c.mails
+	r.taken += amount
 	return true
 }
 
 // take waits until there is room and takes it, or returns ctx's error. The caller must hold none, or it might wait for itself.
-func (r *room) take(ctx context.Context, c claim) error {
+func (r *room) take(ctx context.Context, amount int64) error {
 	r.mu.Lock()
-	if r.waiting.Len() == 0 && r.fits(c) {
-		r.bytes += c.bytes
-		r.mails += c.mails
+	if r.waiting.Len() == 0 && r.fits(amount) {
+		r.taken += amount
 		r.mu.Unlock()
 		return nil
 	}
-	w := &waiter{claim: c, granted: make(chan struct{})}
+	w := &waiter{amount: amount, granted: make(chan struct{})}
 	place := r.waiting.PushBack(w)
 	r.mu.Unlock()
 	select {
@@ -81,8 +68,7 @@ func (r *room) take(ctx context.Context, c claim) error {
 	defer r.mu.Unlock()
 	select {
 	case <-w.granted: // in the same moment
-		r.bytes -= c.bytes
-		r.mails -= c.mails
+		r.taken -= amount
 	default:
 		r.waiting.Remove(place)
 	}
@@ -90,11 +76,10 @@ func (r *room) take(ctx context.Context, c claim) error {
 	return ctx.Err()
 }
 
-func (r *room) give(c claim) {
+func (r *room) give(amount int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.bytes -= c.bytes
-	r.mails -= c.mails
+	r.taken -= amount
 	r.grant()
 }
 
@@ -102,37 +87,33 @@ func (r *room) grant() {
 	for r.waiting.Len() > 0 {
 		first := r.waiting.Front()
 		w := first.Value.(*waiter)
-		if !r.fits(w.claim) {
+		if !r.fits(w.amount) {
 			return
 		}
 		r.waiting.Remove(first)
-		r.bytes += w.bytes
-		r.mails += w.mails
+		r.taken += w.amount
 		close(w.granted)
 	}
 }
 
-// work notes that a mailbox begins to fetch, or ends.
-func (r *room) work(n int) {
+// load returns how much is taken.
+func (r *room) load() int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.busy += n
+	return r.taken
 }
+
+// part returns how many places of the window a busy mailbox has, if all that are busy have as many.
+func (s *shared) part() int64 { return max(leastBatch, s.window.most/max(1, s.busy.Load())) }
 
 // batch returns how much to ask for at once, so that all who are busy find room, and servers that hang cannot sit on much of it.
-func (r *room) batch() claim {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	busy := max(1, r.busy)
-	return claim{
-		bytes: min(fullBatchBytes, max(leastBatchBytes, r.mostBytes/int64(batches*busy))),
-		mails: min(fullBatch, max(leastBatch, r.mostMails/(batches*busy))),
-	}
+func (s *shared) batch() (mails int, bytes int64) {
+	return int(min(fullBatch, s.part())), min(fullBatchBytes, max(leastBatchBytes, s.memory.most/(batches*max(1, s.busy.Load()))))
 }
 
-// load returns what is taken.
-func (r *room) load() claim {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return claim{bytes: r.bytes, mails: r.mails}
-}
+// afloat returns how many mails a mailbox may have that were fetched and are not yet marked: its part of the window is never empty then, and a server that
+// does not answer keeps nobody else from publishing.
+func (s *shared) afloat() int { return int(s.part() + min(fullBatch, s.part())) }
+
+// enough returns how many confirmed mails are worth a command while others are on their way: so few that all who are busy leave most of the window free.
+func (s *shared) enough() int { return int(min(actBatch, max(1, s.part()/2))) }

@@ -274,7 +274,7 @@ func (s *Session) Mechanism() string { return s.mechanism }
 func (s *Session) Alert() string { return s.clean(s.heard.lastAlert()) }
 
 // Abort ends the connection at once. It may be called at any time, from anywhere; what waits on the session returns.
-func (s *Session) Abort() { _ = s.conn.Close() } // never fails
+func (s *Session) Abort() { s.conn.Abort() }
 
 // Close ends the session, without a goodbye, and returns when nothing of it is left. What is in flight comes to nothing. It may be called again.
 func (s *Session) Close() {

@@ -59,6 +59,7 @@ type Conn struct {
 	lastRead time.Time     // when somebody last did
 	watching *time.Timer   // while an answer is owed
 	ended    chan struct{} // closed when err is set
+	told     bool          // go-imap's reader has got err, or has ended
 	bulk     bool          // and much of it
 
 	// The reader's own.
@@ -180,8 +181,14 @@ func (c *Conn) fail(err *Error) *Error {
 	return err
 }
 
-// Close ends the connection at once: who reads or writes returns.
+// Abort ends the connection at once: who reads or writes returns.
+func (c *Conn) Abort() { _ = c.fail(failed(Closed, "the connection was closed")) }
+
+// Close does the same for go-imap, whose reader calls it when it is done.
 func (c *Conn) Close() error {
+	c.mu.Lock()
+	c.told = true
+	c.mu.Unlock()
 	_ = c.fail(failed(Closed, "the connection was closed"))
 	return nil
 }
@@ -195,20 +202,27 @@ func (c *Conn) SetReadDeadline(time.Time) error { return nil }
 // SetWriteDeadline does nothing.
 func (c *Conn) SetWriteDeadline(time.Time) error { return nil }
 
-// Write sends p. It fails when the server takes nothing for half a minute.
+// Write sends p. When the server takes nothing for half a minute, or is gone, the connection ends; but Write says so only after Read has: go-imap ends all
+// commands from where it hears of it, and does so under the hands of its own reader when that is still at work on their answers.
 func (c *Conn) Write(p []byte) (int, error) {
-	if err := c.Err(); err != nil {
-		return 0, err
+	if c.Err() == nil {
+		_ = c.Conn.SetWriteDeadline(time.Now().Add(writeLimit)) // fails only when the connection is closed, as the write will
+		_, err := c.Conn.Write(p)
+		switch {
+		case err == nil:
+			return len(p), nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			_ = c.fail(failed(Silent, "the server took nothing for %s", writeLimit))
+		default:
+			_ = c.fail(&Error{Kind: Gone, Text: "the connection broke", Cause: err})
+		}
 	}
-	_ = c.Conn.SetWriteDeadline(time.Now().Add(writeLimit)) // fails only when the connection is closed, as the write will
-	n, err := c.Conn.Write(p)
-	switch {
-	case err == nil:
-		return n, nil
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return n, c.fail(failed(Silent, "the server took nothing for %s", writeLimit))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.told {
+		return 0, c.err
 	}
-	return n, c.fail(&Error{Kind: Gone, Text: "the connection broke", Cause: err})
+	return len(p), nil
 }
 
 // Read returns what the server sent, as far as it is within the limits. Every error is an *Error, and stays.
@@ -218,15 +232,27 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	for len(c.ready) == 0 {
 		if c.pending != nil {
-			return 0, c.fail(c.pending)
+			return 0, c.tell(c.fail(c.pending))
 		}
-		if n, err := c.fill(p); err != nil || n > 0 {
-			return n, err
+		n, err := c.fill(p)
+		if err != nil {
+			return 0, c.tell(err)
+		}
+		if n > 0 {
+			return n, nil
 		}
 	}
 	n := copy(p, c.ready)
 	c.ready = c.ready[n:]
 	return n, nil
+}
+
+// tell notes that go-imap gets an error.
+func (c *Conn) tell(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.told = true
+	return err
 }
 
 // fill reads from the network, into the buffer while much is expected, else into p; it returns how many good bytes it left in p.

@@ -288,3 +288,32 @@ func TestStartTLSHasATime(t *testing.T) {
 		})
 	}
 }
+
+// A write that fails ends the connection, and go-imap hears of it where it reads, not where it writes: it would end the commands whose answers its reader is
+// just handing on.
+func TestFailedWriteIsToldToTheReaderFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := guarded(t, "")
+		_ = e.server.Close() // as a server that dies does
+		for range 3 {
+			if n, err := e.Write([]byte("T1 NOOP\r\n")); n != 9 || err != nil {
+				t.Fatalf("wrote %d, %v", n, err)
+			}
+		}
+		if e.Err() == nil {
+			t.Error("the connection has not ended")
+		}
+		if err, _ := e.fails(t); err.Kind != wire.Gone { // and the next write fails
+			t.Errorf("%v", err)
+		}
+		aborted := guarded(t, "")
+		aborted.Abort()
+		if _, err := aborted.Write([]byte("x")); err != nil {
+			t.Errorf("the reader does not know yet: %v", err)
+		}
+		_ = aborted.Close() // as go-imap's reader does at its end
+		if _, err := aborted.Write([]byte("x")); err == nil {
+			t.Error("nobody would end this command")
+		}
+	})
+}
