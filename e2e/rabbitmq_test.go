@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,35 @@ func TestRabbitMQsFirstSeconds(t *testing.T) {
 	healthy(t, c)
 	rig.Eventually(t, time.Minute, "the mail is there", func() bool {
 		return slices.Contains(strings.Split(c.Exec("rabbitmqctl", "-q", "list_queues", "name", "messages"), "\n"), "spam.mails\t1")
+	})
+}
+
+// With drop-head a backlog that nobody reads holds nobody back: all mail is taken, a reader's own queue gets each, and the backlog keeps the newest.
+func TestBacklogThatHoldsNobodyBack(t *testing.T) {
+	b := &spamBroker{rig.OwnBroker(t, rig.WithEnv("SPAM_QUEUE_MAX_BYTES=256KiB"), rig.WithEnv("SPAM_QUEUE_OVERFLOW=drop-head"))}
+	reader := channel(t, b.login(t, "reader"))
+	if _, err := reader.QueueDeclare("reader.all", true, false, false, false, amqp091.Table{"x-queue-type": "quorum"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := reader.QueueBind("reader.all", "spam.mails", "spam", false, nil); err != nil {
+		t.Fatal(err)
+	}
+	const mails = 40
+	body := strings.Repeat("x", queueMaxBytes/10)
+	collector := b.login(t, "collector")
+	for i := range mails {
+		if err := publish(t.Context(), channel(t, collector), "spam", "spam.mails", body); err != nil {
+			t.Fatalf("mail %d of %d bytes, into a queue of %d: %v", i, len(body), queueMaxBytes, err)
+		}
+	}
+	rig.Eventually(t, 30*time.Second, "the reader's queue has all, the backlog the newest, and spam.dead nothing", func() bool {
+		messages := map[string]int{}
+		for line := range strings.Lines(b.Exec("rabbitmqctl", "-q", "list_queues", "name", "messages")) {
+			name, text, _ := strings.Cut(strings.TrimSpace(line), "\t")
+			messages[name], _ = strconv.Atoi(text)
+		}
+		kept := messages["spam.mails"]
+		return messages["reader.all"] == mails && 0 < kept && kept <= 10 && messages["spam.dead"] == 0
 	})
 }
 

@@ -1,4 +1,4 @@
-"""Prints a line of JSON for each mail: AMQP_URL=amqp://reader:PASSWORD@HOST:5672 python3 consumer.py QUEUE"""
+"""Prints a line of JSON for each mail: AMQP_URL=amqp://reader:PASSWORD@HOST:5672 python3 consumer.py reader.NAME"""
 import base64, hashlib, json, os, sys
 import pika
 

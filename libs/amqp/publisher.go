@@ -185,7 +185,7 @@ func (p *Publisher) settle(f *flight) error {
 		return p.verdict(f, f.cause)
 	}
 	return p.doubt(trouble{
-		what: "mail is refused by the broker (basic.nack: a full queue?), one try at a time", reason: ReasonRefused,
+		what: "mail is refused by the broker (basic.nack: a queue that it is for is full, probably; see operations.md), one try at a time", reason: ReasonRefused,
 	}, longestProbe)
 }
 
