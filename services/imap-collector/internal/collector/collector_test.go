@@ -150,3 +150,21 @@ func without(caps ...imap.Cap) imap.CapSet {
 	}
 	return set
 }
+
+// One mail to two mailboxes, each with its own address in it, is one campaign.
+func TestContentHashLeavesTheMailboxOut(t *testing.T) {
+	var hashes []any
+	for _, username := range []string{"first@trap.example", "second@trap.example"} {
+		server := imaptest.NewMemory(t, imaptest.Caps())
+		server.Deliver(t, "INBOX", "To: "+username+"\r\nSubject: win\r\n\r\nhttp://spam.example/?who="+username+"\r\n")
+		r := collect(t, Config{}, &imaptest.Broker{}, newStore(t, ""), imaptest.Account(server.Addr))
+		r.mailboxes[0].account.Username = username // the login was made from another
+		once(t, r)
+		for _, m := range r.broker.Received() {
+			hashes = append(hashes, m.Headers["content_hash"])
+		}
+	}
+	if len(hashes) != 2 || hashes[0] != hashes[1] || hashes[0] == "" || hashes[0] == nil {
+		t.Errorf("got %v", hashes)
+	}
+}

@@ -22,7 +22,7 @@ const (
 	// fetchesAhead is how many commands that fetch mail are in flight.
 	fetchesAhead = 3
 	// actBatch is how many confirmed mails are worth a command of their own while others are on their way; actMost is how many one names at most.
-	actBatch, actMost = 32, 256
+	actBatch, actMost = 64, 256
 	// actPatience is how long a confirmed mail waits for others.
 	actPatience = time.Second
 	// leastSize is what a mail is thought to have at least.

@@ -116,4 +116,4 @@ func (s *shared) batch() (mails int, bytes int64) {
 func (s *shared) afloat() int { return int(s.part() + min(fullBatch, s.part())) }
 
 // enough returns how many confirmed mails are worth a command while others are on their way: so few that all who are busy leave most of the window free.
-func (s *shared) enough() int { return int(min(actBatch, max(1, s.part()/batches))) }
+func (s *shared) enough() int { return int(min(actBatch, max(1, s.part()/2))) }
