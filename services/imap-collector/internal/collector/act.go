@@ -205,7 +205,7 @@ func (p *pass) create(target string) *creation {
 	call := p.session.StartCreate(target)
 	p.send(call.Wait, func(err error) error {
 		if e, ok := errors.AsType[*session.Error](err); err != nil && (!ok || !e.Answered) {
-			return nil //nolint:nilerr // the connection has ended, and the next one marks the mails
+			return nil // the connection has ended, and the next one marks the mails
 		}
 		p.mailbox.log.Info().AnErr("cause", err).Str("folder", target).Msg("made the folder that mails are moved to")
 		c.tried = true
