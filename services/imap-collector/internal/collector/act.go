@@ -167,24 +167,54 @@ func (p *pass) copy(uids []uint32, target string, mayCreate bool) {
 	}, func() { p.copy(uids, target, mayCreate) }))
 }
 
-// creating handles the answer that the target does not exist: it is made, once a mailbox and connection, and then the move is tried again.
+// creation is a folder that a pass makes, since mails are to be moved there.
+type creation struct {
+	tried   bool     // the server has answered
+	waiting []func() // moves that were in flight, to be tried again then
+}
+
+// creating handles the answer that the target does not exist: it is made, once in a pass, and then what was sent before is tried again.
 func (p *pass) creating(target string, done func(error) error, again func()) func(error) error {
+	before := p.creations[target]
+	behind := before != nil && before.tried
 	return func(err error) error {
 		e, ok := errors.AsType[*session.Error](err)
-		if !ok || !e.Answered || e.Code != imap.ResponseCodeTryCreate || !p.folder.first("create "+target) {
+		if !ok || !e.Answered || e.Code != imap.ResponseCodeTryCreate || behind {
 			return done(err)
 		}
-		create := p.session.StartCreate(target)
-		p.send(create.Wait, func(err error) error {
-			if e, ok := errors.AsType[*session.Error](err); ok && !e.Answered {
-				return nil // the connection has ended, and the step with it
-			}
-			p.mailbox.log.Info().AnErr("cause", err).Str("folder", target).Msg("made the folder that mails are moved to")
-			again() // when it could not be made, the server says so once more
-			return nil
-		})
+		c := p.creations[target]
+		if c == nil {
+			c = p.create(target)
+		}
+		if c.tried {
+			again()
+		} else {
+			c.waiting = append(c.waiting, again)
+		}
 		return nil
 	}
+}
+
+// create makes a folder.
+func (p *pass) create(target string) *creation {
+	c := &creation{}
+	if p.creations == nil {
+		p.creations = make(map[string]*creation)
+	}
+	p.creations[target] = c
+	call := p.session.StartCreate(target)
+	p.send(call.Wait, func(err error) error {
+		if e, ok := errors.AsType[*session.Error](err); err != nil && (!ok || !e.Answered) {
+			return nil // the connection has ended, and the next one marks the mails
+		}
+		p.mailbox.log.Info().AnErr("cause", err).Str("folder", target).Msg("made the folder that mails are moved to")
+		c.tried = true
+		for _, again := range c.waiting {
+			again() // when it could not be made, the server says so once more
+		}
+		return nil
+	})
+	return c
 }
 
 // intoTrash notes mails that were moved into the trash, to be expunged there.

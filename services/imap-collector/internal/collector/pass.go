@@ -69,6 +69,7 @@ type pass struct {
 	impatient bool     // also if they are few
 	places    int      // that our confirmed mails have in the window
 	removed   uint32   // mails that we have removed from the folder since the last search
+	creations map[string]*creation
 	trash     []uint32 // where we have moved mails to
 	validity  uint32   // of the trash
 

@@ -37,8 +37,8 @@ func (d *death) die() {
 			<-ctx.Done()
 			return ctx.Err()
 		})
-		close(d.dead)
 		d.server.Refuse(true)
+		close(d.dead)
 	})
 }
 
