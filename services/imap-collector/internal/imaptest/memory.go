@@ -225,13 +225,6 @@ func (m *Memory) Commands() []string { return m.listener.commands() }
 // Stop ends the server before the test does, as a test in a bubble must.
 func (m *Memory) Stop() { m.stop() }
 
-// Connections returns how many clients are connected.
-func (m *Memory) Connections() int {
-	m.listener.mu.Lock()
-	defer m.listener.mu.Unlock()
-	return len(m.listener.conns)
-}
-
 // Hide keeps a word from what the server says to clients, such as " IDLE": the library offers some capabilities unasked.
 func (m *Memory) Hide(word string) {
 	m.listener.mu.Lock()
