@@ -111,7 +111,11 @@ func limitMemory(mail int64) {
 func watch(d *daemon.Daemon, publisher *amqp.Publisher, spool *spool.Spool, server *lmtp.Server) {
 	d.Watch("amqp", func() daemon.Health {
 		state := publisher.State()
-		return daemon.Health{OK: state.OK || spool.Ready() == nil, Text: state.Text}
+		taken := spool.Ready() == nil
+		if !state.OK && taken && spool.HasDisk() {
+			state.Text += "; mail goes to the maildir"
+		}
+		return daemon.Health{OK: state.OK || taken, Text: state.Text}
 	})
 	if spool.HasDisk() {
 		d.Watch("spool", func() daemon.Health {

@@ -138,7 +138,7 @@ func TestBrokerAwayForAllMail(t *testing.T) {
 	load.stop()
 	const null = 1_000_000_000
 	deliverNull(t, socket, null)
-	if status, text := collector.log.readiness(t); status != http.StatusOK || !strings.Contains(text, " waiting, oldest ") {
+	if status, text := collector.log.readiness(t); status != http.StatusOK || !strings.Contains(text, " waiting, oldest ") || !strings.Contains(text, "; mail goes to the maildir\n") {
 		t.Errorf("while mail is spooled: %d %s", status, text)
 	}
 	if n := waiting(t, path); n < mails {
