@@ -182,6 +182,23 @@ func TestOrderOnTheDisk(t *testing.T) {
 	}
 }
 
+// However long the disk takes for the envelope's name, which is made durable beside the rest: the reply waits for it.
+func TestReplyWaitsForTheEnvelopesName(t *testing.T) {
+	collector, env, path := spooler(t)
+	if reply := offer(t, env, 0); !strings.HasPrefix(reply, "250 ") {
+		t.Fatalf("got %q", reply)
+	}
+	tracer := trace(t, collector, "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=500000", "-P", bucketOf(t, path)) // microseconds
+	if reply := offer(t, env, 1); !strings.HasPrefix(reply, "250 ") {
+		t.Fatalf("got %q", reply)
+	}
+	seen := string(readFile(t, tracer.file))
+	tracer.detach(t)
+	if !regexp.MustCompile(`(?m)fsync.*= 0( \(DELAYED\))?$`).MatchString(seen) {
+		t.Errorf("the reply came while the folder was being fsynced: %q", seen)
+	}
+}
+
 // bucketOf returns the folder that envelopes are put into now.
 func bucketOf(t *testing.T, path string) string {
 	t.Helper()

@@ -265,6 +265,12 @@ func TestCrashes(t *testing.T) {
 			mustRename(t, m.path(pendingFolder, bucket, name+envelopeSuffix), m.path(goneFolder, name+envelopeSuffix))
 			mustRename(t, m.path(newFolder, name), m.path(curFolder, name+":2,Sa"))
 		}, false},
+		{"delivered, and to be deleted, with flags in new", func(t *testing.T, m *Maildir) {
+			t.Helper()
+			name, bucket := stored(m)
+			mustRename(t, m.path(pendingFolder, bucket, name+envelopeSuffix), m.path(goneFolder, name+envelopeSuffix))
+			mustRename(t, m.path(newFolder, name), m.path(newFolder, name+":2,S"))
+		}, false},
 		{"delivered and deleted, but for the envelope", func(t *testing.T, m *Maildir) {
 			t.Helper()
 			name, bucket := stored(m)
