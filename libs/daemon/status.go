@@ -271,38 +271,16 @@ func jsonValue(value any) any {
 func valueText(value any, now time.Time) string {
 	switch v := value.(type) {
 	case int64:
-		return thousands(v)
+		return Thousands(v)
 	case time.Time:
 		if v.IsZero() {
 			return "never"
 		}
-		return age(now.Sub(v)) + " ago"
+		return Age(now.Sub(v)) + " ago"
 	case string:
 		return string(escapeUnsafe([]byte(v)))
 	}
 	return fmt.Sprint(value)
-}
-
-// thousands writes a number with a comma before every third digit from behind.
-func thousands(n int64) string {
-	text := fmt.Sprint(n)
-	for at := len(text) - 3; at > 0 && text[at-1] != '-'; at -= 3 {
-		text = text[:at] + "," + text[at:]
-	}
-	return text
-}
-
-// age writes a span of time in its largest unit.
-func age(d time.Duration) string {
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%d s", max(0, int(d.Seconds())))
-	case d < time.Hour:
-		return fmt.Sprintf("%d min", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%d h", int(d.Hours()))
-	}
-	return fmt.Sprintf("%d days", int(d.Hours()/24))
 }
 
 //go:embed status.css

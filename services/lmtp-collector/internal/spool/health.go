@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"spamtraps.internal/libs/daemon"
 )
 
 // HasDisk tells whether there is a maildir.
@@ -16,41 +18,19 @@ func (s *Spool) Health() (ok bool, text string) {
 	stats := s.disk.Stats()
 	parts := []string{"nothing waiting"}
 	if stats.Waiting > 0 {
-		parts[0] = fmt.Sprintf("%s waiting, oldest %s", thousands(stats.Waiting), age(time.Since(stats.Oldest)))
+		parts[0] = fmt.Sprintf("%s waiting, oldest %s", daemon.Thousands(stats.Waiting), daemon.Age(time.Since(stats.Oldest)))
 	}
 	if stats.Aside > 0 {
-		parts = append(parts, thousands(stats.Aside)+" set aside")
+		parts = append(parts, daemon.Thousands(stats.Aside)+" set aside")
 	}
 	if stats.Unknown > 0 {
-		parts = append(parts, thousands(stats.Unknown)+" of a newer version left alone")
+		parts = append(parts, daemon.Thousands(stats.Unknown)+" of a newer version left alone")
 	}
 	text = "spool: " + strings.Join(parts, ", ")
 	if err := s.disk.Ready(); err != nil {
 		return false, text + "; " + err.Error()
 	}
 	return true, text
-}
-
-// thousands writes a number with a comma before every third digit from behind.
-func thousands(n int64) string {
-	text := fmt.Sprint(n)
-	for at := len(text) - 3; at > 0; at -= 3 {
-		text = text[:at] + "," + text[at:]
-	}
-	return text
-}
-
-// age writes how old something is, in its largest unit.
-func age(d time.Duration) string {
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%d s", max(0, int(d.Seconds())))
-	case d < time.Hour:
-		return fmt.Sprintf("%d min", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%d h", int(d.Hours()))
-	}
-	return fmt.Sprintf("%d days", int(d.Hours()/24))
 }
 
 // tell logs how far it is, while there is something to replay, until ctx ends.
