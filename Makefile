@@ -77,8 +77,7 @@ check: build $(GOLANGCI) bin/deadcode ## check format, lint, vet, modules, gener
 	@for m in $(MODULES); do echo "check: $$m"; (cd $$m; export GOWORK=off; go mod tidy -diff; go build -o /dev/null ./...; go vet ./...); done
 	@go mod verify >/dev/null
 	@unused=$$(bin/deadcode -test work); [ -z "$$unused" ] || { echo "check: nothing calls these:"; echo "$$unused"; exit 1; }
-	@tools/config-page.sh --check
-	@tools/metrics-page.sh --check
+	@tools/pages.sh --check
 	@tools/compose-check.sh
 
 .PHONY: bench
@@ -95,8 +94,7 @@ tidy: ## make go.mod and go.sum of all modules agree
 .PHONY: fmt
 fmt: build $(GOLANGCI) ## format the code and renew docs/config.md and docs/monitoring.md
 	@$(GOLANGCI) fmt $(PACKAGES)
-	@tools/config-page.sh
-	@tools/metrics-page.sh
+	@tools/pages.sh
 
 $(GOLANGCI):
 	@echo "building golangci-lint $(GOLANGCI_VERSION) (some minutes, once)"
