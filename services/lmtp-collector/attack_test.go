@@ -73,7 +73,7 @@ func TestHostileEnvelope(t *testing.T) {
 func testManyLargeMails(t *testing.T, broker *rig.Broker) {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "lmtp")
-	sessions := campaign(20, 200)
+	sessions := campaign(30, 200)
 	const size, limit = 10 << 20, 128 << 20
 	collector := launch(t, append(settings(broker.URL(), socket), "LMTP_MEMORY=128MiB", fmt.Sprintf("LMTP_MAX_CONNECTIONS=%d", sessions+8)))
 	collector.awaitConnected(t)

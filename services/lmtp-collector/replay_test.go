@@ -92,7 +92,7 @@ func TestReplayOfOurMaildir(t *testing.T) {
 		}
 		if !known {
 			strangers++
-			if string(m.body) != "Subject: s\n\n" || m.LMTP != nil || m.Sensor != "sensor-1" || !m.ReceivedAt.Equal(time.Unix(1_700_000_000, 0)) {
+			if string(m.body) != "Subject: s\n\n" || m.LMTP != nil || m.Sensor != "sensor-1" || m.ContentHash != envelope.ContentHash(m.body) || !m.ReceivedAt.Equal(time.Unix(1_700_000_000, 0)) {
 				t.Errorf("the stranger's mail: %+v", m.Envelope)
 			}
 			continue

@@ -10,7 +10,7 @@ func existsLies() Scenario {
 				}
 				s.Honest(c)
 				s.always()
-				s.Send("* 400000000 EXISTS\r\n")
+				s.Send("* 4000000000 EXISTS\r\n")
 				return true
 			},
 		},
