@@ -52,9 +52,7 @@ func newMetrics(reg prometheus.Registerer, b *Bridge) *metrics {
 			return float64(b.flying)
 		}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("state_since_timestamp_seconds", "When spamtraps_bridge_ready became what it is.")), func() float64 {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			return float64(b.since.UnixMilli()) / 1000
+			return float64(b.Since().UnixMilli()) / 1000
 		}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("ready", "Whether mails are published as they come (1), or something keeps them (0).")), func() float64 {
 			if ok, _ := b.Health(); ok {

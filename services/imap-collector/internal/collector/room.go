@@ -111,8 +111,8 @@ func (s *shared) batch() (mails int, bytes int64) {
 	return int(min(fullBatch, s.part())), min(fullBatchBytes, max(leastBatchBytes, s.memory.most/(batches*max(1, s.busy.Load()))))
 }
 
-// afloat returns how many mails a mailbox may have that were fetched and are not yet marked: its part of the window is never empty then, and a server that
-// does not answer keeps nobody else from publishing.
+// afloat returns how many mails a mailbox may have that were fetched and are not yet marked: its part of the window is never empty then. Who was busy
+// alone may have all of it; if his server hangs then, others wait until it is given up (IMAP_TIMEOUT).
 func (s *shared) afloat() int { return int(s.part() + min(fullBatch, s.part())) }
 
 // enough returns how many confirmed mails are worth a command while others are on their way: so few that all who are busy leave most of the window free.
